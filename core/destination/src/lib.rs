@@ -1,0 +1,1 @@
+//! (door sign to be written with the room)

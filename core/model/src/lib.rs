@@ -1,0 +1,18 @@
+//! # Values and rules of the mesh
+//!
+//! Job: the nouns every other room speaks in (identities, authorities, endpoints, routes,
+//! policies) and the rules that need nothing but those nouns.
+//! May touch: the standard library and small value crates.
+//! Must not touch: I/O, clocks, async, Kubernetes objects, generated protobuf types.
+//! Callers: everyone; `wire` translates to and from the mesh API, `k8s` to and from objects.
+
+pub mod authority;
+pub mod endpoint;
+pub mod identity;
+pub mod inbound;
+pub mod meta;
+pub mod outbound;
+pub mod ports;
+pub mod profile;
+pub mod route;
+pub mod transport;
