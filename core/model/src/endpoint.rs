@@ -106,3 +106,177 @@ pub enum EndpointSet {
     /// The destination does not exist.
     Unknown,
 }
+
+/// Weight of an endpoint that nothing says otherwise about.
+pub const DEFAULT_WEIGHT: u32 = 10_000;
+
+impl Default for EndpointSet {
+    fn default() -> Self {
+        Self::Known(BTreeMap::new())
+    }
+}
+
+impl EndpointSet {
+    /// Applies one message; true if anything changed. Equal metadata keeps the old value, so that
+    /// holders of an endpoint can compare pointers.
+    pub fn apply(&mut self, update: EndpointUpdate) -> bool {
+        match update {
+            EndpointUpdate::Add(added) => {
+                let mut changed = matches!(self, Self::Unknown);
+                let mut known = self.take_known();
+                for Endpoint { addr, metadata } in added {
+                    if known.get(&addr) != Some(&metadata) {
+                        known.insert(addr, metadata);
+                        changed = true;
+                    }
+                }
+                *self = Self::Known(known);
+                changed
+            }
+            EndpointUpdate::Remove(gone) => {
+                let Self::Known(known) = self else { return false };
+                let before = known.len();
+                for addr in gone {
+                    known.remove(&addr);
+                }
+                known.len() != before
+            }
+            EndpointUpdate::NoEndpoints { exists } => {
+                let next = if exists { Self::default() } else { Self::Unknown };
+                let changed = *self != next;
+                *self = next;
+                changed
+            }
+        }
+    }
+
+    /// Makes the set exactly `endpoints`; true if anything changed.
+    pub fn replace(&mut self, endpoints: Vec<Endpoint>) -> bool {
+        let mut changed = matches!(self, Self::Unknown);
+        let mut known = self.take_known();
+        let before = known.len();
+        let keep: std::collections::BTreeSet<_> = endpoints.iter().map(|e| e.addr).collect();
+        known.retain(|addr, _| keep.contains(addr));
+        changed |= known.len() != before;
+        *self = Self::Known(known);
+        self.apply(EndpointUpdate::Add(endpoints)) || changed
+    }
+
+    /// The endpoints; none for an unknown destination.
+    pub fn iter(&self) -> impl Iterator<Item = (&SocketAddr, &Arc<EndpointMetadata>)> {
+        match self {
+            Self::Known(known) => Some(known.iter()).into_iter().flatten(),
+            Self::Unknown => None.into_iter().flatten(),
+        }
+    }
+
+    /// Number of endpoints.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Known(known) => known.len(),
+            Self::Unknown => 0,
+        }
+    }
+
+    /// Whether there is no endpoint.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn take_known(&mut self) -> BTreeMap<SocketAddr, Arc<EndpointMetadata>> {
+        match std::mem::take(self) {
+            Self::Known(known) => known,
+            Self::Unknown => BTreeMap::new(),
+        }
+    }
+}
+
+/// Endpoints across reconnects of their stream: the last good set serves on, and the first message of
+/// the new stream replaces it.
+#[derive(Clone, Debug, Default)]
+pub struct EndpointTracker {
+    set: EndpointSet,
+    resync: bool,
+}
+
+impl EndpointTracker {
+    /// Starts from a set known before, such as a snapshot; the first message replaces it.
+    pub fn resume(set: EndpointSet) -> Self {
+        Self { set, resync: true }
+    }
+
+    /// To be called when a new stream replaces a broken one.
+    pub fn reconnected(&mut self) {
+        self.resync = true;
+    }
+
+    /// Applies a message; true if the set changed. After a reconnect the first `Add` replaces the whole
+    /// set, and a `Remove` before it is ignored, since it speaks of a view never received.
+    pub fn apply(&mut self, update: EndpointUpdate) -> bool {
+        if !self.resync {
+            return self.set.apply(update);
+        }
+        match update {
+            EndpointUpdate::Remove(_) => false,
+            EndpointUpdate::Add(endpoints) => {
+                self.resync = false;
+                self.set.replace(endpoints)
+            }
+            none @ EndpointUpdate::NoEndpoints { .. } => {
+                self.resync = false;
+                self.set.apply(none)
+            }
+        }
+    }
+
+    /// The endpoints now.
+    pub fn set(&self) -> &EndpointSet {
+        &self.set
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn endpoint(addr: &str, weight: u32) -> Endpoint {
+        let metadata = EndpointMetadata { weight, ..EndpointMetadata::default() };
+        Endpoint { addr: addr.parse().unwrap(), metadata: Arc::new(metadata) }
+    }
+
+    fn addrs(tracker: &EndpointTracker) -> Vec<String> {
+        tracker.set().iter().map(|(addr, _)| addr.to_string()).collect()
+    }
+
+    #[test]
+    fn only_changes_are_reported() {
+        let mut set = EndpointSet::default();
+        let a = endpoint("10.0.0.1:80", 1);
+        assert!(set.apply(EndpointUpdate::Add(vec![a.clone()])));
+        let kept = set.iter().next().unwrap().1.clone();
+        assert!(!set.apply(EndpointUpdate::Add(vec![endpoint("10.0.0.1:80", 1)])));
+        assert!(Arc::ptr_eq(&kept, set.iter().next().unwrap().1), "equal metadata keeps the old");
+        assert!(set.apply(EndpointUpdate::Add(vec![endpoint("10.0.0.1:80", 2)])));
+        assert!(!set.apply(EndpointUpdate::Remove(vec!["10.0.0.2:80".parse().unwrap()])));
+        assert!(set.apply(EndpointUpdate::Remove(vec![a.addr])));
+        assert!(!set.apply(EndpointUpdate::NoEndpoints { exists: true }));
+        assert!(set.apply(EndpointUpdate::NoEndpoints { exists: false }));
+        assert_eq!(set, EndpointSet::Unknown);
+        assert!(set.apply(EndpointUpdate::Add(vec![])), "unknown became known and empty");
+    }
+
+    #[test]
+    fn the_first_add_after_a_reconnect_replaces() {
+        let mut tracker = EndpointTracker::default();
+        tracker.apply(EndpointUpdate::Add(vec![endpoint("10.0.0.1:80", 1)]));
+        tracker.apply(EndpointUpdate::Add(vec![endpoint("10.0.0.2:80", 1)]));
+        tracker.reconnected();
+        assert!(!tracker.apply(EndpointUpdate::Remove(vec!["10.0.0.1:80".parse().unwrap()])));
+        assert_eq!(addrs(&tracker), ["10.0.0.1:80", "10.0.0.2:80"], "the old set serves on");
+        assert!(tracker.apply(EndpointUpdate::Add(vec![endpoint("10.0.0.2:80", 1)])));
+        assert_eq!(addrs(&tracker), ["10.0.0.2:80"]);
+        assert!(tracker.apply(EndpointUpdate::Add(vec![endpoint("10.0.0.3:80", 1)])));
+        assert_eq!(addrs(&tracker), ["10.0.0.2:80", "10.0.0.3:80"]);
+    }
+}

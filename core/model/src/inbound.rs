@@ -4,7 +4,17 @@
 //! May touch: values. Must not touch: sockets, Kubernetes objects.
 //! Callers: the policy controller (which makes it), the inbound proxy and the gateway (which obey).
 
-use crate::{identity::Identity, meta::Meta, route::RouteMatch};
+mod authorize;
+mod default;
+
+pub use authorize::{ClientTls, Denied, Permit, RequestRefused};
+pub use default::{DefaultPolicy, InvalidDefaultPolicy};
+
+use crate::{
+    identity::Identity,
+    meta::Meta,
+    route::{HostMatch, Route, RouteMatch},
+};
 use ipnet::IpNet;
 use std::{sync::Arc, time::Duration};
 
@@ -47,7 +57,7 @@ pub struct InboundRoute {
     /// Origin.
     pub meta: Meta,
     /// Hosts; empty matches all.
-    pub hosts: Vec<String>,
+    pub hosts: Vec<HostMatch>,
     /// Own authorizations, tried before the server's.
     pub authorizations: Arc<[Authorization]>,
     /// Rules; each an OR of matches. An empty list of matches is "path prefix /".
@@ -92,4 +102,42 @@ pub enum IdentityMatch {
     Exact(Identity),
     /// DNS identities under these labels; no labels means any DNS identity.
     Suffix(Vec<String>),
+}
+
+/// How long a server waits for the first bytes before it takes a connection as opaque, when the
+/// policy says nothing else (Linkerd's fixed value).
+pub const DETECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl ServerProtocol {
+    /// The HTTP routes, or none for protocols without requests.
+    pub fn routes(&self) -> &[InboundRoute] {
+        match self {
+            Self::Detect { http, .. } => http,
+            Self::Http1(routes) | Self::Http2(routes) | Self::Grpc(routes) => routes,
+            Self::Opaque | Self::Tls => &[],
+        }
+    }
+}
+
+impl InboundRoute {
+    /// The route that a server has when none is attached: everything, no authorizations of its own.
+    pub fn fallback() -> Self {
+        let slash = crate::route::PathMatch::Prefix("/".into());
+        Self {
+            meta: Meta::built_in("default"),
+            hosts: Vec::new(),
+            authorizations: Arc::new([]),
+            rules: vec![vec![RouteMatch { path: Some(slash), ..RouteMatch::default() }]],
+        }
+    }
+}
+
+impl Route for InboundRoute {
+    fn hosts(&self) -> &[HostMatch] {
+        &self.hosts
+    }
+
+    fn rules(&self) -> impl Iterator<Item = &[RouteMatch]> {
+        self.rules.iter().map(Vec::as_slice)
+    }
 }

@@ -15,4 +15,5 @@ pub mod outbound;
 pub mod ports;
 pub mod profile;
 pub mod route;
+pub mod selector;
 pub mod transport;

@@ -99,3 +99,62 @@ impl Default for PeakEwma {
         Self { default_rtt: Duration::from_millis(30), decay: Duration::from_secs(10) }
     }
 }
+
+impl OutboundPolicy {
+    /// Every connection and request gets `action`, after sniffing for at most `timeout`.
+    pub fn detect(parent: Meta, timeout: Duration, route: OutboundRoute) -> Self {
+        let routes: Arc<[OutboundRoute]> = Arc::new([route]);
+        let protocol = OutboundProtocol::Detect { timeout, http: routes.clone(), opaque: routes };
+        Self { parent, protocol }
+    }
+
+    /// What stands in for a policy that cannot be used: everything fails with this reason, rather than
+    /// flowing by a rule that is no longer true.
+    pub fn invalid(reason: &str, timeout: Duration) -> Self {
+        let meta = Meta::built_in("invalid");
+        let action = RouteAction::Invalid(reason.to_owned());
+        Self::detect(meta.clone(), timeout, OutboundRoute { meta, action })
+    }
+
+    /// The policy of a destination that no controller knows: forward to where the client wanted, in
+    /// plaintext, named `fallback`; or to the endpoint that the profile gave, named `endpoint`.
+    pub fn synthesized(target: Synthesized, timeout: Duration) -> Self {
+        let (name, kind) = match target {
+            Synthesized::Fallback(addr) => ("fallback", BackendKind::OriginalDst(addr)),
+            Synthesized::Endpoint(endpoint) => ("endpoint", BackendKind::Forward(endpoint)),
+        };
+        let meta = Meta::built_in(name);
+        let backend = Backend { meta: meta.clone(), kind };
+        let action = RouteAction::FirstAvailable(vec![backend]);
+        Self::detect(meta.clone(), timeout, OutboundRoute { meta, action })
+    }
+}
+
+/// Where a synthesized policy sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Synthesized {
+    /// The original destination.
+    Fallback(SocketAddr),
+    /// The endpoint of an endpoint profile.
+    Endpoint(Endpoint),
+}
+
+impl OutboundProtocol {
+    /// Routes of HTTP requests, or none for protocols without requests.
+    pub fn http_routes(&self) -> &[OutboundRoute] {
+        match self {
+            Self::Detect { http, .. } => http,
+            Self::Http1(routes) | Self::Http2(routes) | Self::Grpc(routes) => routes,
+            Self::Opaque(_) | Self::Tls(_) => &[],
+        }
+    }
+
+    /// Routes of connections whose bytes are forwarded as they are.
+    pub fn opaque_routes(&self) -> &[OutboundRoute] {
+        match self {
+            Self::Detect { opaque, .. } => opaque,
+            Self::Opaque(routes) | Self::Tls(routes) => routes,
+            Self::Http1(_) | Self::Http2(_) | Self::Grpc(_) => &[],
+        }
+    }
+}

@@ -3,7 +3,7 @@
 //! Job: lists of ports and inclusive ranges as annotations and variables spell them.
 //! May touch: numbers. Callers: settings, injector, destination, policy.
 
-use std::{ops::RangeInclusive, str::FromStr};
+use std::{fmt, ops::RangeInclusive, str::FromStr};
 
 /// A set of TCP ports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,6 +61,38 @@ impl FromStr for PortSet {
     }
 }
 
+impl fmt::Display for PortSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, range) in self.0.iter().enumerate() {
+            let comma = if i > 0 { "," } else { "" };
+            match range.start() == range.end() {
+                true => write!(f, "{comma}{}", range.start())?,
+                false => write!(f, "{comma}{}-{}", range.start(), range.end())?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl PortSet {
+    /// Reads a list as annotations carry it, where an item may also be the name of a port: `named` gives
+    /// the numbers of a name. Items that are neither, or that nothing bears, are left out: an
+    /// annotation is written by a user and one bad item must not void the others.
+    pub fn from_annotation<I: IntoIterator<Item = u16>>(
+        text: &str,
+        named: impl Fn(&str) -> I,
+    ) -> Self {
+        let mut ranges = Vec::new();
+        for item in text.split(',').map(str::trim).filter(|t| !t.is_empty()) {
+            match item.parse::<Self>() {
+                Ok(set) => ranges.extend(set.0),
+                Err(_) => ranges.extend(named(item).into_iter().map(|port| port..=port)),
+            }
+        }
+        Self(ranges)
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -74,5 +106,12 @@ mod tests {
         for bad in ["0", "5-3", "a", "1-", "-1", "70000"] {
             assert!(bad.parse::<PortSet>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn annotations_may_name_ports_and_keep_what_is_good() {
+        let named = |name: &str| (name == "mysql").then_some(3306);
+        let set = PortSet::from_annotation("25,mysql,nope,9-8,100-101", named);
+        assert_eq!(set.to_string(), "25,3306,100-101");
     }
 }
