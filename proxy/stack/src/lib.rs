@@ -1,1 +1,15 @@
-//! (door sign to be written with the room)
+//! # Parts of a stack
+//!
+//! Job: the protocol-blind parts that proxies are built from: idle cache, backoff, fail-fast gate,
+//! bounded queue, load estimate, power-of-two-choices, weighted choice, byte streams.
+//! May touch: the runtime's clock, timers and I/O traits. Must not touch: sockets, HTTP, TLS, discovery.
+//! Callers: `net`, `http`, `discover`, `inbound`, `outbound`, the gateway.
+
+pub mod backoff;
+pub mod cache;
+pub mod ewma;
+pub mod gate;
+pub mod io;
+pub mod p2c;
+pub mod queue;
+pub mod weighted;
