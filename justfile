@@ -1,0 +1,29 @@
+# Every step of CI, runnable at home. The steps themselves stand in .ci/run.
+
+# list the recipes
+default:
+    @just --list
+
+# what README names: the main job, on the embedded sandbox
+demo:
+    cargo run --release -- demo
+
+# all tests, no network, no root
+test:
+    cargo test --workspace
+
+# one step of CI: test demo fmt clippy deny doc tidy api
+ci step:
+    .ci/run {{step}}
+
+# all of CI
+ci-all:
+    .ci/run
+
+# the API suite against a real kube-apiserver (builds it once, with Go)
+api:
+    .ci/run api
+
+# the long repeats: faults, certificates, soak
+soak:
+    .ci/run soak
