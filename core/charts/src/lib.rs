@@ -4,4 +4,6 @@
 //! of Go templates, Helm's rules for values, YAML in and out.
 //! May touch: text. Must not touch: files, the network, clusters. Callers: CLI, injector.
 
+pub mod template;
+pub mod values;
 pub mod yaml;

@@ -194,9 +194,9 @@ mod tests {
 
     #[test]
     fn looks_as_people_write_it() {
-        let value = json!({"b": [{"x": 1, "y": [1, "2"]}, "s"], "a": {"t": "l1\nl2\n"}, "e": {}});
+        let value = json!({"b": [{"x": 1, "z": [1, "2"]}, "s"], "a": {"t": "l1\nl2\n"}, "e": {}});
         let expected =
-            "a:\n  t: |\n    l1\n    l2\nb:\n- x: 1\n  y:\n  - 1\n  - \"2\"\n- s\ne: {}\n";
+            "a:\n  t: |\n    l1\n    l2\nb:\n- x: 1\n  z:\n  - 1\n  - \"2\"\n- s\ne: {}\n";
         assert_eq!(to_string(&value), expected);
         assert_eq!(parse(expected).unwrap(), value);
     }
