@@ -49,7 +49,7 @@ pub struct ServiceTarget {
 }
 
 /// Why a text is not an authority.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum InvalidAuthority {
     /// The host part is neither an IP nor a DNS name.
     #[error("the host is invalid: {0}")]

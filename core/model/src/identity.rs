@@ -23,7 +23,7 @@ pub enum Identity {
 pub struct DnsName(Arc<str>);
 
 /// Why a text is not an [`Identity`] or a [`DnsName`].
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum InvalidName {
     /// The text is empty.
     #[error("the name is empty")]

@@ -10,7 +10,7 @@ use std::{fmt, ops::RangeInclusive, str::FromStr};
 pub struct PortSet(Vec<RangeInclusive<u16>>);
 
 /// Why a text is not a port set.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("`{0}` is not a port or a range a-b with 1 <= a <= b <= 65535")]
 pub struct InvalidPorts(String);
 

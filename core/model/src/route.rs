@@ -64,7 +64,7 @@ pub struct Pattern {
 }
 
 /// Why a text is not a [`Pattern`].
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("`{text}` is not a usable regular expression: {reason}")]
 pub struct InvalidPattern {
     text: String,

@@ -25,7 +25,7 @@ pub enum Requirement {
 }
 
 /// Why a text is not a selector.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
     "`{0}` is not a label selector requirement (key=value, key!=value, key in (a,b), key, !key)"
 )]

@@ -30,7 +30,7 @@ pub enum DefaultPolicy {
 }
 
 /// A text that names no default policy.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
     "`{0}` is not a default policy: expected all-unauthenticated, all-authenticated, \
      cluster-unauthenticated, cluster-authenticated, deny or audit"
