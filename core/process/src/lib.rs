@@ -5,4 +5,13 @@
 //! May touch: the process (signals, stdout), sockets of the admin server.
 //! Must not touch: Kubernetes, the mesh API. Callers: every binary and the rooms that bind sockets.
 
+pub mod admin;
 pub mod context;
+pub mod drain;
+pub mod http_server;
+pub mod logs;
+pub mod metrics;
+mod procfs;
+pub mod ready;
+pub mod settings;
+pub mod shutdown;
