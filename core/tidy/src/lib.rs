@@ -1,1 +1,0 @@
-//! (door sign to be written with the room)
