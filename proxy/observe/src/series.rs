@@ -368,15 +368,16 @@ impl Series for Histogram {
 
     fn write(&self, metric: &mut proto::Metric) {
         let mut total = 0;
-        let bounds = self.0.bounds.iter().copied().chain([f64::INFINITY]);
-        let buckets = bounds.zip(self.0.counts.iter()).map(|(bound, count)| {
+        let buckets = self.0.bounds.iter().zip(self.0.counts.iter()).map(|(bound, count)| {
             total += count.load(Relaxed);
             let mut bucket = proto::Bucket::default();
-            bucket.set_upper_bound(bound);
+            bucket.set_upper_bound(*bound);
             bucket.set_cumulative_count(total);
             bucket
         });
         let buckets = buckets.collect();
+        // The encoder writes the last, infinite bucket from the number of samples.
+        total += self.0.counts.last().map_or(0, |count| count.load(Relaxed));
         let mut histogram = proto::Histogram::default();
         histogram.set_bucket(buckets);
         histogram.set_sample_count(total);
@@ -433,6 +434,7 @@ mod tests {
         histogram.write(&mut metric);
         let written = metric.get_histogram();
         let counts: Vec<_> = written.get_bucket().iter().map(|b| b.cumulative_count()).collect();
-        assert_eq!((counts, written.get_sample_sum()), (vec![2, 3, 4], 12.0));
+        assert_eq!((counts, written.get_sample_sum()), (vec![2, 3], 12.0));
+        assert_eq!(written.get_sample_count(), 4);
     }
 }
