@@ -1,16 +1,55 @@
-//! # `mesh mc`
+//! # `mesh multicluster`
 //!
-//! Job: the multicluster extension. Callers: `lib.rs`.
+//! Job: the verbs of the multicluster extension: which there are, and who runs them.
+//! May touch: nothing itself. Callers: `lib.rs`.
 
+mod gateways;
+mod link;
+mod link_gen;
+mod listing;
+mod remote_access;
+mod uninstall;
+mod unlink;
+
+use crate::{args::Globals, output};
+use clap::Subcommand;
 use std::process::ExitCode;
 
-use crate::args::Globals;
-
-/// Arguments of `mesh mc`.
+/// Arguments of `mesh multicluster`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
 
-/// Runs the verb.
-pub fn run(_globals: &Globals, _args: Args) -> ExitCode {
-    crate::output::fail(&anyhow::anyhow!("this verb is not in this build"))
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Print what lets another cluster mirror from this one
+    Allow(remote_access::Args),
+    /// Show the gateways of linked clusters and whether they answer
+    Gateways(gateways::Args),
+    /// Print all that another cluster needs to mirror from this one
+    Link(link_gen::Args),
+    /// Print the credentials and the Link alone
+    #[command(name = "link-gen")]
+    LinkGen(link_gen::Args),
+    /// Print what removes the extension
+    Uninstall(uninstall::Args),
+    /// Print what removes a Link and its mirrors
+    Unlink(unlink::Args),
+}
+
+/// Runs the verb; exit code 1 on any error.
+pub fn run(globals: &Globals, args: Args) -> ExitCode {
+    let work = async {
+        match args.verb {
+            Verb::Allow(args) => remote_access::run(globals, args).await,
+            Verb::Gateways(args) => gateways::run(globals, args).await,
+            Verb::Link(args) => link::run(globals, args).await,
+            Verb::LinkGen(args) => link_gen::run(globals, args).await,
+            Verb::Uninstall(args) => uninstall::run(globals, args).await,
+            Verb::Unlink(args) => unlink::run(globals, args).await,
+        }
+    };
+    output::exit(crate::block_on(work))
 }
