@@ -1,0 +1,3 @@
+//! # Tests of the index
+//!
+//! Job: objects in, views out. Callers: `cargo test`.
