@@ -39,6 +39,7 @@ pub const NAMES: &[&str] = &[
     "ne",
     "nindent",
     "not",
+    "omit",
     "or",
     "printf",
     "quote",
@@ -104,6 +105,13 @@ pub(super) fn call(
         "list" => Value::Array(args.rest(0).cloned().collect()),
         "lower" => args.text(0)?.to_lowercase().into(),
         "merge" => args.merge()?,
+        "omit" => {
+            let mut map = args.map(0)?.clone();
+            for key in args.rest(1) {
+                map.shift_remove(display(key)?.as_str());
+            }
+            Value::Object(map)
+        }
         "not" => (!truth(args.value(0)?)).into(),
         "printf" => args.printf()?,
         "quote" => quote(args.value(0)?)?,
@@ -154,6 +162,23 @@ pub(super) fn display(value: &Value) -> Result<String, String> {
         Value::Number(n) => Ok(n.to_string()),
         Value::Array(_) | Value::Object(_) => {
             Err("a list or a map cannot be printed as it is; use toYaml or toJson".to_owned())
+        }
+    }
+}
+
+/// Adds what is missing or empty from another map: the earlier map wins, as sprig's `merge` has it.
+fn fill(into: &mut Map<String, Value>, from: &Map<String, Value>) {
+    for (key, value) in from {
+        match into.get_mut(key) {
+            Some(Value::Object(known)) if value.is_object() => {
+                if let Value::Object(value) = value {
+                    fill(known, value);
+                }
+            }
+            Some(known) if truth(known) => {}
+            _ => {
+                into.insert(key.clone(), value.clone());
+            }
         }
     }
 }
@@ -238,14 +263,11 @@ impl Args<'_> {
     }
 
     fn merge(&self) -> Result<Value, String> {
-        let mut merged = Value::Object(self.map(0)?.clone());
+        let mut merged = self.map(0)?.clone();
         for n in 1..self.0.len() {
-            // The earlier map wins, so it goes on top of the later one.
-            let mut base = Value::Object(self.map(n)?.clone());
-            crate::values::merge(&mut base, &merged);
-            merged = base;
+            fill(&mut merged, self.map(n)?);
         }
-        Ok(merged)
+        Ok(Value::Object(merged))
     }
 
     fn index(&self) -> Result<Value, String> {
