@@ -44,6 +44,9 @@ pub struct Args {
     /// Shift every port by this much, where another program is in the way
     #[arg(long, default_value_t = 0)]
     pub port_offset: u16,
+    /// Stay up until standard input ends, for a caller whose end should be the demo's
+    #[arg(long, hide = true)]
+    pub until_eof: bool,
 }
 
 /// Runs the verb: exit code 0, or 1 with the failed step and its cause.
@@ -68,6 +71,12 @@ async fn interrupted() {
     mesh_process::shutdown::signal().await;
 }
 
+/// Waits until whoever holds the other end of standard input has gone.
+async fn end_of_input() {
+    // An input that cannot be read is as good as ended.
+    let _ = tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::sink()).await;
+}
+
 /// The state folder; removed when dropped.
 struct Folder {
     path: PathBuf,
@@ -75,12 +84,17 @@ struct Folder {
 
 impl Folder {
     fn make(wanted: Option<PathBuf>) -> Result<Self> {
-        let path = wanted
-            .unwrap_or_else(|| std::env::temp_dir().join(format!("mesh-demo-{}", std::process::id())));
+        let path = wanted.unwrap_or_else(|| {
+            std::env::temp_dir().join(format!("mesh-demo-{}", std::process::id()))
+        });
         if path.exists() {
-            bail!("{} exists already: name another folder with --data-dir, or remove it", path.display());
+            bail!(
+                "{} exists already: name another folder with --data-dir, or remove it",
+                path.display()
+            );
         }
-        std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        std::fs::create_dir_all(&path)
+            .with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self { path: path.canonicalize()? })
     }
 }
@@ -112,7 +126,9 @@ impl Stage {
         steps.run("mesh check in both", self.check(&east, &west)).await?;
         let (client, ip) = west.pod(NAMESPACE, "web").await?;
         let proxy = SocketAddr::new(ip, 4140);
-        let told = steps.run("export Service echo in east, call echo-east in west", cross(&east, &west, proxy)).await?;
+        let told = steps
+            .run("export Service echo in east, call echo-east in west", cross(&east, &west, proxy))
+            .await?;
         let gateway = west.mirrored("echo-east").await?;
         steps.run("call the gateway without the mesh", refused(&gateway)).await?;
         steps.run("unexport, and export again", again(&east, &west, proxy)).await?;
@@ -127,14 +143,19 @@ impl Stage {
             let exe = std::env::current_exe()?;
             let next = report::next(&exe.display().to_string(), &west, ip);
             output::print(&format!("\nBoth clusters stay up until Ctrl-C. Try next:\n{next}"))?;
-            interrupted().await;
+            match args.until_eof {
+                true => end_of_input().await,
+                false => interrupted().await,
+            }
         }
         Ok(())
     }
 
     async fn make_ca(&self) -> Result<(PathBuf, String)> {
         let ca = self.dir.join("ca");
-        self.mesh.run(["ca", "create", "--out", &text(&ca), "--issuer", "east", "--issuer", "west"]).await?;
+        self.mesh
+            .run(["ca", "create", "--out", &text(&ca), "--issuer", "east", "--issuer", "west"])
+            .await?;
         Ok((ca, "one root, two issuers".into()))
     }
 
@@ -168,11 +189,19 @@ impl Stage {
         let manifests = self
             .mesh
             .run([
-                "install", "-o", "json", &flag, &file,
-                "--identity-trust-anchors-file", &anchors,
-                "--identity-issuer-certificate-file", &issuer("crt"),
-                "--identity-issuer-key-file", &issuer("key"),
-                "--set", "clusterNetworks=127.0.0.0/8",
+                "install",
+                "-o",
+                "json",
+                &flag,
+                &file,
+                "--identity-trust-anchors-file",
+                &anchors,
+                "--identity-issuer-certificate-file",
+                &issuer("crt"),
+                "--identity-issuer-key-file",
+                &issuer("key"),
+                "--set",
+                "clusterNetworks=127.0.0.0/8",
             ])
             .await?;
         count += cluster.apply(&manifests).await?;
@@ -189,7 +218,8 @@ impl Stage {
 
     async fn extend_one(&self, cluster: &Cluster) -> Result<()> {
         let [flag, file] = cluster.flags();
-        let manifests = self.mesh.run(["multicluster", "install", "-o", "json", &flag, &file]).await?;
+        let manifests =
+            self.mesh.run(["multicluster", "install", "-o", "json", &flag, &file]).await?;
         cluster.apply(&manifests).await?;
         for name in ["linkerd-gateway", "linkerd-service-mirror"] {
             cluster.rolled_out("linkerd-multicluster", name).await?;
@@ -211,7 +241,8 @@ impl Stage {
         let backend = std::iter::once(manifests::namespace())
             .chain(manifests::app("echo", "east", 2))
             .chain([manifests::service("echo")]);
-        let caller = std::iter::once(manifests::namespace()).chain(manifests::app("web", "west", 1));
+        let caller =
+            std::iter::once(manifests::namespace()).chain(manifests::app("web", "west", 1));
         east.apply(&manifests::lines(backend)).await?;
         west.apply(&manifests::lines(caller)).await?;
         tokio::try_join!(east.rolled_out(NAMESPACE, "echo"), west.rolled_out(NAMESPACE, "web"))?;
@@ -232,7 +263,10 @@ impl Stage {
         let [flag, file] = west.flags();
         self.mesh.run(["multicluster", "check", "--wait", "30s", &flag, &file]).await?;
         let gateways = self.mesh.run(["multicluster", "gateways", &flag, &file]).await?;
-        let row = gateways.lines().find(|l| l.starts_with("east")).context("mc gateways does not list east")?;
+        let row = gateways
+            .lines()
+            .find(|l| l.starts_with("east"))
+            .context("mc gateways does not list east")?;
         let row = row.split_whitespace().collect::<Vec<_>>().join(" ");
         ensure!(row.contains("True"), "mc gateways says: {row}");
         Ok(((), format!("green; {row}")))
@@ -262,7 +296,11 @@ async fn cross(east: &Cluster, west: &Cluster, proxy: SocketAddr) -> Result<(Tol
     let (mirrored, told) = tokio::try_join!(endpoints, first_answer(proxy))?;
     let answered = begun.elapsed();
     ensure!(told.cluster == "east", "echo-east was answered by cluster {}", told.cluster);
-    let result = format!("endpoints after {} ms, first 200 after {} ms", mirrored.as_millis(), answered.as_millis());
+    let result = format!(
+        "endpoints after {} ms, first 200 after {} ms",
+        mirrored.as_millis(),
+        answered.as_millis()
+    );
     Ok((told, result))
 }
 
@@ -281,9 +319,12 @@ async fn first_answer(proxy: SocketAddr) -> Result<Told> {
         tick.tick().await;
         match client.get().await {
             Ok(answer) if answer.status.is_success() => {
-                return serde_json::from_slice(&answer.body).context("the answer is not the demo app's");
+                return serde_json::from_slice(&answer.body)
+                    .context("the answer is not the demo app's");
             }
-            Ok(answer) => last = format!("{} {}", answer.status, String::from_utf8_lossy(&answer.body)),
+            Ok(answer) => {
+                last = format!("{} {}", answer.status, String::from_utf8_lossy(&answer.body))
+            }
             Err(error) => last = error.to_string(),
         }
     }
@@ -314,4 +355,3 @@ async fn again(east: &Cluster, west: &Cluster, proxy: SocketAddr) -> Result<((),
     let (_, result) = cross(east, west, proxy).await?;
     Ok(((), format!("gone after {} ms; {result}", gone.as_millis())))
 }
-

@@ -46,7 +46,11 @@ impl Cluster {
         let file = Kubeconfig::read_from(kubeconfig)
             .with_context(|| format!("cannot use {}", kubeconfig.display()))?;
         let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
-        Ok(Self { name: name.to_owned(), kubeconfig: kubeconfig.to_owned(), client: Client::try_from(config)? })
+        Ok(Self {
+            name: name.to_owned(),
+            kubeconfig: kubeconfig.to_owned(),
+            client: Client::try_from(config)?,
+        })
     }
 
     /// Flags that make a verb talk to this cluster.
@@ -62,7 +66,8 @@ impl Cluster {
         let mut kinds = HashMap::new();
         let mut count = 0;
         for line in lines.lines().filter(|l| !l.trim().is_empty()) {
-            let object: DynamicObject = serde_json::from_str(line).context("a verb printed no JSON object")?;
+            let object: DynamicObject =
+                serde_json::from_str(line).context("a verb printed no JSON object")?;
             self.apply_one(object, &mut kinds).await?;
             count += 1;
         }
@@ -80,7 +85,8 @@ impl Cluster {
         let key = format!("{}/{}", types.api_version, types.kind);
         if !kinds.contains_key(&key) {
             let gvk = GroupVersionKind::try_from(&types)?;
-            let known = discovery::pinned_kind(&self.client, &gvk).await.with_context(|| what.clone())?;
+            let known =
+                discovery::pinned_kind(&self.client, &gvk).await.with_context(|| what.clone())?;
             kinds.insert(key.clone(), known);
         }
         let (resource, capabilities) = &kinds[&key];
@@ -88,11 +94,15 @@ impl Cluster {
             (discovery::Scope::Namespaced, Some(namespace)) => {
                 Api::namespaced_with(self.client.clone(), namespace, resource)
             }
-            (discovery::Scope::Namespaced, None) => Api::default_namespaced_with(self.client.clone(), resource),
+            (discovery::Scope::Namespaced, None) => {
+                Api::default_namespaced_with(self.client.clone(), resource)
+            }
             (discovery::Scope::Cluster, _) => Api::all_with(self.client.clone(), resource),
         };
         let params = PatchParams::apply("mesh-demo").force();
-        api.patch(&name, &params, &Patch::Apply(&object)).await.with_context(|| format!("cannot apply {what}"))?;
+        api.patch(&name, &params, &Patch::Apply(&object))
+            .await
+            .with_context(|| format!("cannot apply {what}"))?;
         if types.kind == "CustomResourceDefinition" {
             let crds: Api<CustomResourceDefinition> = Api::all(self.client.clone());
             within(&what, await_condition(crds, &name, conditions::is_crd_established())).await?;
@@ -128,11 +138,21 @@ impl Cluster {
             let name = pod.metadata.name.unwrap_or_default();
             let status = pod.status.unwrap_or_default();
             text += &format!(" {name} {}", status.phase.unwrap_or_default());
-            for container in status.init_container_statuses.into_iter().chain(status.container_statuses).flatten() {
+            for container in status
+                .init_container_statuses
+                .into_iter()
+                .chain(status.container_statuses)
+                .flatten()
+            {
                 let waiting = container.state.and_then(|s| s.waiting).map(|w| {
                     format!("{} {}", w.reason.unwrap_or_default(), w.message.unwrap_or_default())
                 });
-                text += &format!(" [{} ready={} {}]", container.name, container.ready, waiting.unwrap_or_default());
+                text += &format!(
+                    " [{} ready={} {}]",
+                    container.name,
+                    container.ready,
+                    waiting.unwrap_or_default()
+                );
             }
             text += ";";
         }
@@ -143,7 +163,11 @@ impl Cluster {
     ///
     /// # Errors
     /// When there is none.
-    pub(crate) async fn pod(&self, namespace: &str, app: &str) -> Result<(String, std::net::IpAddr)> {
+    pub(crate) async fn pod(
+        &self,
+        namespace: &str,
+        app: &str,
+    ) -> Result<(String, std::net::IpAddr)> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         let list = pods.list(&ListParams::default().labels(&format!("app={app}"))).await?;
         list.items
@@ -159,7 +183,12 @@ impl Cluster {
     ///
     /// # Errors
     /// The API's own.
-    pub(crate) async fn label_service(&self, name: &str, key: &str, value: Option<&str>) -> Result<()> {
+    pub(crate) async fn label_service(
+        &self,
+        name: &str,
+        key: &str,
+        value: Option<&str>,
+    ) -> Result<()> {
         let api: Api<Service> = Api::namespaced(self.client.clone(), NAMESPACE);
         let patch = serde_json::json!({ "metadata": { "labels": { key: value } } });
         api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
@@ -178,7 +207,11 @@ impl Cluster {
             Some(format!("{}:{port}", subset.addresses.as_ref()?.first()?.ip))
         };
         let there = move |e: Option<&Endpoints>| e.and_then(address).is_some();
-        let found = within(&format!("Endpoints {name} in {}", self.name), await_condition(api, name, there)).await?;
+        let found = within(
+            &format!("Endpoints {name} in {}", self.name),
+            await_condition(api, name, there),
+        )
+        .await?;
         found.as_ref().and_then(address).context("the endpoints went away again")
     }
 
@@ -189,7 +222,11 @@ impl Cluster {
     pub(crate) async fn gone(&self, name: &str) -> Result<()> {
         let api: Api<Service> = Api::namespaced(self.client.clone(), NAMESPACE);
         let absent = |s: Option<&Service>| s.is_none();
-        within(&format!("removal of Service {name} in {}", self.name), await_condition(api, name, absent)).await?;
+        within(
+            &format!("removal of Service {name} in {}", self.name),
+            await_condition(api, name, absent),
+        )
+        .await?;
         Ok(())
     }
 }

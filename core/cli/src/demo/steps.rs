@@ -44,7 +44,8 @@ impl Steps {
         let ended = work.await;
         bar.finish_and_clear();
         let took = begun.elapsed();
-        let (value, result) = ended.with_context(|| format!("step `{name}` failed after {} ms", took.as_millis()))?;
+        let (value, result) =
+            ended.with_context(|| format!("step `{name}` failed after {} ms", took.as_millis()))?;
         output::note(format!("{:>7} ms  {name}: {result}", took.as_millis()));
         self.done.push(Step { name: name.to_owned(), result, took });
         Ok(value)
