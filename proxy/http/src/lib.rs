@@ -1,1 +1,27 @@
-//! (door sign to be written with the room)
+//! # HTTP
+//!
+//! Job: HTTP/1 and HTTP/2 as a proxy needs them: detection, servers, endpoint clients, balancing,
+//! upgrades, carrying HTTP/1 over HTTP/2 between proxies, and errors as responses.
+//! May touch: byte streams handed in, timers. Must not touch: sockets, TLS, discovery, policy.
+//! Callers: inbound, outbound, the gateway, admin, control-plane clients.
+
+pub mod balance;
+pub mod body;
+pub mod classify;
+pub mod client;
+pub mod detect;
+pub mod error;
+pub mod headers;
+pub mod normalize;
+pub mod observe;
+pub mod orig_proto;
+pub mod respond;
+pub mod server;
+pub mod upgrade;
+
+pub use self::{
+    balance::{BalanceParams, Balancer},
+    body::Body,
+    error::Error,
+    server::{ServerParams, Service, serve},
+};

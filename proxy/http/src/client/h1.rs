@@ -1,0 +1,329 @@
+//! # HTTP/1 pool
+//!
+//! Job: HTTP/1 connections to one endpoint, kept for reuse by requests with the same authority and target
+//! form; joins the halves of an upgrade.
+//! May touch: connections of one endpoint. Must not touch: other endpoints. Callers: the endpoint client.
+
+use super::{ClientParams, ConnectFailure, SendError, Shared};
+use crate::{
+    Body,
+    body::{End, ObserveBody},
+    error::Error,
+    headers, normalize,
+    normalize::{AbsoluteForm, NoHost},
+    upgrade::{self, ClientHalf},
+};
+use http::{Method, Request, Response, StatusCode, Version, header, uri::Authority};
+use http_body::Body as _;
+use hyper::{client::conn::http1::SendRequest, upgrade::OnUpgrade};
+use hyper_util::rt::TokioIo;
+use mesh_model::{endpoint::Endpoint, transport::SessionProtocol};
+use parking_lot::Mutex;
+use std::{collections::HashMap, io, sync::Arc, time::Duration};
+use tokio::{sync::Notify, time::Instant};
+
+pub(crate) struct Pool {
+    idle: Arc<Idle>,
+    failure: Mutex<Option<Arc<ConnectFailure>>>,
+    demand: Notify,
+    reset: Notify,
+}
+
+struct Idle {
+    max: usize,
+    timeout: Duration,
+    state: Mutex<IdleState>,
+}
+
+#[derive(Default)]
+struct IdleState {
+    connections: HashMap<Key, Vec<Parked>>,
+    /// A connection that a recovery attempt opened; it has carried nothing, so any request may have it.
+    spare: Option<SendRequest<Body>>,
+    sweeping: bool,
+}
+
+/// Requests that differ in these never share a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    absolute: bool,
+    authority: Authority,
+}
+
+struct Parked {
+    send: SendRequest<Body>,
+    since: Instant,
+}
+
+impl Pool {
+    pub(crate) fn new(params: &ClientParams) -> Self {
+        let idle = Idle {
+            max: params.http1_max_idle,
+            timeout: params.http1_idle_timeout,
+            state: Mutex::default(),
+        };
+        Self {
+            idle: Arc::new(idle),
+            failure: Mutex::default(),
+            demand: Notify::new(),
+            reset: Notify::new(),
+        }
+    }
+
+    pub(crate) async fn send(
+        &self,
+        shared: &Shared,
+        endpoint: &Endpoint,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, SendError> {
+        let client = ClientHalf::take(&request);
+        let key = Key::of(&request).filter(|_| client.is_none());
+        normalize::for_http1(&mut request);
+        let connect = request.method() == Method::CONNECT;
+        let (response, send) = self.exchange(shared, endpoint, key.as_ref(), request).await?;
+        if is_upgrade(&response, connect) {
+            return switch(response, client, connect);
+        }
+        Ok(self.park_after(response, key, send))
+    }
+
+    /// Connects until it works; leaves the connection for the next request.
+    pub(crate) async fn recover(&self, shared: &Shared, endpoint: &Endpoint) {
+        let mut attempts = shared.params.backoff.attempts();
+        loop {
+            let since = Instant::now();
+            let demanded = async {
+                self.demand.notified().await;
+                tokio::time::sleep_until(since + shared.params.demand_interval).await;
+            };
+            tokio::select! {
+                () = tokio::time::sleep(attempts.next_delay()) => {}
+                () = demanded => {}
+                () = self.reset.notified() => attempts.reset(),
+            }
+            match open(shared, endpoint).await {
+                Ok(send) => {
+                    self.idle.state.lock().spare = Some(send);
+                    *self.failure.lock() = None;
+                    return;
+                }
+                Err(failure) => {
+                    self.failed(Arc::new(failure));
+                    shared.changed.notify_waiters();
+                }
+            }
+        }
+    }
+
+    pub(crate) fn failed(&self, failure: Arc<ConnectFailure>) {
+        *self.failure.lock() = Some(failure);
+    }
+
+    pub(crate) fn failure(&self) -> Option<Arc<ConnectFailure>> {
+        self.failure.lock().clone()
+    }
+
+    pub(crate) fn demand(&self) {
+        self.demand.notify_one();
+    }
+
+    pub(crate) fn reset(&self) {
+        self.reset.notify_one();
+    }
+
+    /// Closes what is idle; requests under way finish.
+    pub(crate) fn clear(&self) {
+        let mut state = self.idle.state.lock();
+        state.connections.clear();
+        state.spare = None;
+    }
+
+    /// Sends on a kept connection if there is one, else on a new one.
+    async fn exchange(
+        &self,
+        shared: &Shared,
+        endpoint: &Endpoint,
+        key: Option<&Key>,
+        mut request: Request<Body>,
+    ) -> Result<(Response<hyper::body::Incoming>, SendRequest<Body>), SendError> {
+        while let Some(mut send) = self.idle.take(key).await {
+            match send.try_send_request(request).await {
+                Ok(response) => return Ok((response, send)),
+                // The peer closed the connection before the request was written: take the next.
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(SendError::processed(error.into_error())),
+                },
+            }
+        }
+        let mut send = open(shared, endpoint)
+            .await
+            .map_err(|failure| SendError::unprocessed(Error::Connect(Arc::new(failure))))?;
+        match send.try_send_request(request).await {
+            Ok(response) => Ok((response, send)),
+            Err(error) => {
+                let unprocessed = error.message().is_some();
+                Err(SendError { error: error.into_error().into(), unprocessed })
+            }
+        }
+    }
+
+    /// Gives the connection back when the response has been read to its end.
+    fn park_after(
+        &self,
+        response: Response<hyper::body::Incoming>,
+        key: Option<Key>,
+        send: SendRequest<Body>,
+    ) -> Response<Body> {
+        let ended = response.body().is_end_stream();
+        let response = response.map(Body::from);
+        let Some(key) = key else {
+            // The connection closes after this exchange.
+            return response;
+        };
+        let parking = Parking { idle: self.idle.clone(), key, send: Some(send) };
+        if ended {
+            parking.park();
+            return response;
+        }
+        response.map(|body| body.observed(parking))
+    }
+}
+
+/// Parks a connection at the end of its response; a response that breaks or is abandoned closes it.
+struct Parking {
+    idle: Arc<Idle>,
+    key: Key,
+    send: Option<SendRequest<Body>>,
+}
+
+impl Parking {
+    fn park(mut self) {
+        self.park_now();
+    }
+
+    fn park_now(&mut self) {
+        if let Some(send) = self.send.take() {
+            self.idle.clone().park(self.key.clone(), send);
+        }
+    }
+}
+
+impl ObserveBody for Parking {
+    fn data(&mut self, _: usize) {}
+
+    fn end(&mut self, end: End<'_>) {
+        if let End::Complete(_) = end {
+            self.park_now();
+        }
+    }
+}
+
+impl Idle {
+    /// A kept connection that is ready. One whose last exchange has just ended may need a moment for its
+    /// task to see that.
+    async fn take(&self, key: Option<&Key>) -> Option<SendRequest<Body>> {
+        const MOMENT: Duration = Duration::from_millis(10);
+        loop {
+            let mut send = self.pop(key?)?;
+            if send.is_ready() {
+                return Some(send);
+            }
+            if let Ok(Ok(())) = tokio::time::timeout(MOMENT, send.ready()).await {
+                return Some(send);
+            }
+        }
+    }
+
+    fn pop(&self, key: &Key) -> Option<SendRequest<Body>> {
+        let mut state = self.state.lock();
+        while let Some(parked) = state.connections.get_mut(key).and_then(Vec::pop) {
+            if !parked.send.is_closed() {
+                return Some(parked.send);
+            }
+        }
+        state.spare.take()
+    }
+
+    fn park(self: Arc<Self>, key: Key, send: SendRequest<Body>) {
+        if send.is_closed() {
+            return;
+        }
+        let mut state = self.state.lock();
+        let parked = state.connections.entry(key).or_default();
+        if parked.len() < self.max {
+            parked.push(Parked { send, since: Instant::now() });
+        }
+        if !std::mem::replace(&mut state.sweeping, true) {
+            drop(state);
+            tokio::spawn(sweep(self));
+        }
+    }
+}
+
+/// Closes connections that were idle for too long; ends when none is left.
+async fn sweep(idle: Arc<Idle>) {
+    loop {
+        tokio::time::sleep(idle.timeout / 2).await;
+        let now = Instant::now();
+        let mut state = idle.state.lock();
+        state.connections.retain(|_, parked| {
+            parked.retain(|p| !p.send.is_closed() && now.duration_since(p.since) < idle.timeout);
+            !parked.is_empty()
+        });
+        if state.connections.is_empty() {
+            state.sweeping = false;
+            return;
+        }
+    }
+}
+
+impl Key {
+    /// `None` for requests whose connection is never shared: HTTP/1.0, or without a host.
+    fn of<B>(request: &Request<B>) -> Option<Self> {
+        if request.version() == Version::HTTP_10 || request.extensions().get::<NoHost>().is_some() {
+            return None;
+        }
+        let absolute = request.extensions().get::<AbsoluteForm>().is_some();
+        Some(Self { absolute, authority: request.uri().authority()?.clone() })
+    }
+}
+
+async fn open(shared: &Shared, endpoint: &Endpoint) -> Result<SendRequest<Body>, ConnectFailure> {
+    let io = shared.connect.connect(endpoint, SessionProtocol::Http1).await?;
+    let (send, connection) = hyper::client::conn::http1::Builder::new()
+        .handshake(TokioIo::new(io))
+        .await
+        .map_err(|e| ConnectFailure::Io(io::Error::other(e)))?;
+    let addr = endpoint.addr;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%addr, %error, "an HTTP/1 connection ended");
+        }
+    });
+    Ok(send)
+}
+
+fn is_upgrade<B>(response: &Response<B>, connect: bool) -> bool {
+    response.status() == StatusCode::SWITCHING_PROTOCOLS
+        || (connect && response.status().is_success() && response.version() == Version::HTTP_11)
+}
+
+fn switch(
+    mut response: Response<hyper::body::Incoming>,
+    client: Option<OnUpgrade>,
+    connect: bool,
+) -> Result<Response<Body>, SendError> {
+    let Some(client) = client else {
+        let error =
+            io::Error::new(io::ErrorKind::InvalidData, "the server switched protocols unasked");
+        return Err(SendError::processed(error));
+    };
+    upgrade::join(client, hyper::upgrade::on(&mut response));
+    if connect {
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+        response.headers_mut().remove(header::TRANSFER_ENCODING);
+        headers::strip_connection(response.headers_mut());
+    }
+    Ok(response.map(|_| Body::empty()))
+}

@@ -1,0 +1,209 @@
+//! # Link
+//!
+//! Job: keep one HTTP/2 connection to an endpoint: connect when first needed, again when it is lost,
+//! with backoff, sooner when requests wait.
+//! May touch: connections of one endpoint. Must not touch: other endpoints. Callers: the endpoint client.
+
+use super::{ConnectFailure, EndpointClient, Readiness, SendError, h2};
+use crate::{Body, error::Error};
+use http::{Request, Response};
+use mesh_model::transport::SessionProtocol;
+use mesh_stack::backoff::Attempts;
+use parking_lot::Mutex;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    sync::{Notify, oneshot},
+    time::Instant,
+};
+
+/// A connection that lived this long was a success; one that was closed earlier counts as a failed attempt,
+/// so that a peer which accepts and hangs up is not dialled in a loop.
+const PROVEN: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+pub(crate) struct Link {
+    state: Mutex<State>,
+    demand: Notify,
+    reset: Notify,
+    lost: Notify,
+}
+
+#[derive(Default)]
+enum State {
+    /// Never needed so far.
+    #[default]
+    Idle,
+    Connecting,
+    Ready(h2::Handle),
+    Down(Arc<ConnectFailure>),
+    /// Withdrawn. Holds the last connection for requests that were on their way to it.
+    Withdrawn(Option<h2::Handle>),
+}
+
+impl Link {
+    pub(crate) fn readiness(&self, client: &Arc<EndpointClient>) -> Readiness {
+        let mut state = self.state.lock();
+        match &*state {
+            State::Ready(_) => Readiness::Ready,
+            State::Connecting | State::Withdrawn(_) => Readiness::Pending,
+            State::Down(failure) => Readiness::Down(failure.clone()),
+            State::Idle => {
+                *state = State::Connecting;
+                tokio::spawn(run(client.clone()));
+                Readiness::Pending
+            }
+        }
+    }
+
+    pub(crate) fn demand(&self) {
+        self.demand.notify_one();
+    }
+
+    pub(crate) fn reset(&self) {
+        self.reset.notify_one();
+    }
+
+    pub(crate) fn withdraw(&self) {
+        let mut state = self.state.lock();
+        let last = match std::mem::take(&mut *state) {
+            State::Ready(handle) => {
+                handle.poke();
+                Some(handle)
+            }
+            _ => None,
+        };
+        *state = State::Withdrawn(last);
+    }
+
+    pub(crate) async fn send(
+        &self,
+        client: &EndpointClient,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, SendError> {
+        let handle = match &*self.state.lock() {
+            State::Ready(handle) | State::Withdrawn(Some(handle)) => handle.clone(),
+            State::Down(failure) => {
+                return Err(SendError::unprocessed(Error::Connect(failure.clone())));
+            }
+            State::Idle | State::Connecting | State::Withdrawn(None) => {
+                return Err(SendError::unprocessed(Error::LoadShed));
+            }
+        };
+        let sent = handle.send(request).await;
+        if let Err(SendError { unprocessed: true, error: Error::H2(error) }) = &sent
+            && !error.is_reset()
+        {
+            // GOAWAY, or the connection is gone: what is open on it finishes, new requests need another.
+            self.lose();
+            client.shared.changed.notify_waiters();
+        }
+        sent
+    }
+
+    /// Stops using the connection.
+    fn lose(&self) {
+        let mut state = self.state.lock();
+        if matches!(*state, State::Ready(_)) {
+            *state = State::Connecting;
+            self.lost.notify_one();
+        }
+    }
+
+    /// Waits until the connection has ended, or takes no more requests.
+    async fn until_lost(&self, mut end: oneshot::Receiver<()>) {
+        loop {
+            tokio::select! {
+                _ = &mut end => return,
+                // A notice may be left over from a connection before this one.
+                () = self.lost.notified() => {
+                    if !matches!(*self.state.lock(), State::Ready(_)) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Moves on, unless the endpoint was withdrawn meanwhile.
+    fn set(&self, next: State) -> bool {
+        let mut state = self.state.lock();
+        if matches!(*state, State::Withdrawn(_)) {
+            return false;
+        }
+        *state = next;
+        true
+    }
+}
+
+/// Connects, and connects again, until the endpoint is withdrawn.
+async fn run(client: Arc<EndpointClient>) {
+    let (link, shared, stop) = (&client.link, &client.shared, &client.stop);
+    let mut attempts = shared.params.backoff.attempts();
+    loop {
+        let Some(outcome) = stop.run_until_cancelled(connect(&client)).await else { return };
+        match outcome {
+            Ok((handle, driver)) => {
+                let since = Instant::now();
+                let (ended, end) = oneshot::channel();
+                tokio::spawn(drive(driver, client.endpoint.addr, ended));
+                if !link.set(State::Ready(handle)) {
+                    return;
+                }
+                shared.gate.ready();
+                shared.changed.notify_waiters();
+                if stop.run_until_cancelled(link.until_lost(end)).await.is_none()
+                    || !link.set(State::Connecting)
+                {
+                    return;
+                }
+                if since.elapsed() >= PROVEN {
+                    attempts.reset();
+                    continue;
+                }
+            }
+            Err(failure) => {
+                tracing::debug!(addr = %client.endpoint.addr, %failure, "cannot connect");
+                if !link.set(State::Down(Arc::new(failure))) {
+                    return;
+                }
+                shared.changed.notify_waiters();
+            }
+        }
+        wait(&client, &mut attempts).await;
+        if !link.set(State::Connecting) {
+            return;
+        }
+    }
+}
+
+async fn drive(driver: h2::Driver, addr: SocketAddr, _ended: oneshot::Sender<()>) {
+    if let Err(error) = driver.run().await {
+        tracing::debug!(%addr, %error, "an HTTP/2 connection ended");
+    }
+}
+
+async fn connect(client: &EndpointClient) -> Result<(h2::Handle, h2::Driver), ConnectFailure> {
+    let io = client.shared.connect.connect(&client.endpoint, SessionProtocol::Http2).await?;
+    h2::handshake(io, client.http2_params())
+        .await
+        .map_err(|e| ConnectFailure::Io(std::io::Error::other(e)))
+}
+
+/// Waits for the next attempt: the backoff's time, or less if a request wants the endpoint or somebody
+/// knows that it is well again.
+async fn wait(client: &EndpointClient, attempts: &mut Attempts) {
+    let (link, since) = (&client.link, Instant::now());
+    let demanded = async {
+        link.demand.notified().await;
+        tokio::time::sleep_until(since + client.shared.params.demand_interval).await;
+    };
+    let reset = tokio::select! {
+        () = tokio::time::sleep(attempts.next_delay()) => false,
+        () = demanded => false,
+        () = link.reset.notified() => true,
+        () = client.stop.cancelled() => false,
+    };
+    if reset {
+        attempts.reset();
+    }
+}

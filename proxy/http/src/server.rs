@@ -1,0 +1,209 @@
+//! # HTTP servers
+//!
+//! Job: serve one accepted connection with HTTP/1 or HTTP/2: the rules of the hop on the way in, errors
+//! as responses on the way out, drain.
+//! May touch: one byte stream. Must not touch: routing, endpoints. Callers: inbound, outbound, gateway, admin.
+
+use crate::{
+    Body,
+    detect::HttpVersion,
+    error::Error,
+    headers, normalize,
+    respond::{self, CloseConnection, RequestKind},
+    upgrade,
+};
+use http::{HeaderValue, Request, Response, Version, header};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use mesh_stack::io::Io;
+use std::{future::Future, pin::pin, sync::Arc, time::Duration};
+use tokio::sync::Notify;
+
+/// Answers the requests of one connection. Cloned for each request.
+pub trait Service: Clone + Send + Sync + 'static {
+    /// The response, or why there is none.
+    fn call(
+        &self,
+        request: Request<Body>,
+    ) -> impl Future<Output = Result<Response<Body>, Error>> + Send;
+}
+
+/// Settings of servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerParams {
+    /// Settings of HTTP/2.
+    pub http2: Http2ServerParams,
+    /// Whether responses made here say why (`l5d-proxy-error` and the like).
+    pub informational_headers: bool,
+}
+
+/// Settings of HTTP/2 servers; `None` leaves the codec's default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Http2ServerParams {
+    /// Stream window, bytes.
+    pub initial_stream_window: u32,
+    /// Connection window, bytes.
+    pub initial_connection_window: u32,
+    /// Grow windows by measured bandwidth.
+    pub adaptive_flow_control: bool,
+    /// PING interval and time to wait for the answer.
+    pub keep_alive: Option<(Duration, Duration)>,
+    /// Streams that a client may have open.
+    pub max_concurrent_streams: Option<u32>,
+    /// Largest frame, bytes.
+    pub max_frame_size: Option<u32>,
+    /// Largest header list, bytes.
+    pub max_header_list_size: Option<u32>,
+    /// Streams reset by the client before they were accepted.
+    pub max_pending_accept_reset_streams: Option<usize>,
+    /// Send buffer of a stream, bytes.
+    pub max_send_buf_size: Option<usize>,
+}
+
+impl Default for ServerParams {
+    fn default() -> Self {
+        Self { http2: Http2ServerParams::default(), informational_headers: true }
+    }
+}
+
+impl Default for Http2ServerParams {
+    fn default() -> Self {
+        Self {
+            initial_stream_window: 65_535,
+            initial_connection_window: 1 << 20,
+            adaptive_flow_control: false,
+            keep_alive: None,
+            max_concurrent_streams: None,
+            max_frame_size: None,
+            max_header_list_size: None,
+            max_pending_accept_reset_streams: None,
+            max_send_buf_size: None,
+        }
+    }
+}
+
+/// Serves a connection until it ends. When `drain` completes, open requests finish and no new ones are
+/// taken (HTTP/2: GOAWAY; HTTP/1: an idle connection closes).
+///
+/// # Errors
+/// When the connection breaks.
+pub async fn serve<S: Service>(
+    io: impl Io,
+    version: HttpVersion,
+    params: &ServerParams,
+    service: S,
+    drain: impl Future<Output = ()> + Send,
+) -> Result<(), Error> {
+    let close = Arc::new(Notify::new());
+    let informational = params.informational_headers;
+    let front = Front { service, informational, close: close.clone() };
+    let service = service_fn(move |request| front.clone().handle(request));
+    let mut drain = pin!(drain);
+    match version {
+        HttpVersion::Http1 => {
+            let connection = http1().serve_connection(TokioIo::new(io), service).with_upgrades();
+            let mut connection = pin!(connection);
+            tokio::select! {
+                result = connection.as_mut() => return Ok(result?),
+                () = &mut drain => connection.as_mut().graceful_shutdown(),
+            }
+            Ok(connection.await?)
+        }
+        HttpVersion::Http2 => {
+            let connection = http2(&params.http2).serve_connection(TokioIo::new(io), service);
+            let mut connection = pin!(connection);
+            tokio::select! {
+                result = connection.as_mut() => return Ok(result?),
+                () = &mut drain => connection.as_mut().graceful_shutdown(),
+                () = close.notified() => connection.as_mut().graceful_shutdown(),
+            }
+            Ok(connection.await?)
+        }
+    }
+}
+
+/// Stands between the codec and a [`Service`].
+#[derive(Clone)]
+struct Front<S> {
+    service: S,
+    informational: bool,
+    close: Arc<Notify>,
+}
+
+impl<S: Service> Front<S> {
+    async fn handle(self, request: Request<Incoming>) -> Result<Response<Body>, Error> {
+        let kind = RequestKind::of(&request);
+        let response = match prepare(request) {
+            Ok(request) => self.service.call(request).await,
+            Err(error) => Err(error),
+        };
+        let response =
+            response.or_else(|error| respond::rescue(error, kind, self.informational))?;
+        Ok(self.finish(response, kind))
+    }
+
+    fn finish(&self, mut response: Response<Body>, kind: RequestKind) -> Response<Body> {
+        if response.extensions_mut().remove::<CloseConnection>().is_some() {
+            if kind.version == Version::HTTP_2 {
+                self.close.notify_one();
+            } else {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
+        }
+        if kind.grpc {
+            return response.map(|body| respond::rescue_body(body, self.informational));
+        }
+        response
+    }
+}
+
+/// The rules of HTTP/1 for a request that enters a proxy.
+fn prepare(request: Request<Incoming>) -> Result<Request<Body>, Error> {
+    let mut request = request.map(Body::from);
+    if request.version() == Version::HTTP_2 {
+        return Ok(request);
+    }
+    normalize::mark(&mut request)?;
+    if headers::wants_upgrade(&request) {
+        upgrade::ClientHalf::attach(&mut request);
+    } else {
+        headers::strip_connection(request.headers_mut());
+        request.headers_mut().remove(headers::HTTP2_SETTINGS);
+    }
+    Ok(request)
+}
+
+fn http1() -> hyper::server::conn::http1::Builder {
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    // A proxy adds no date of its own. A head may take its time: what bounds an idle connection is
+    // the client, or drain.
+    builder.auto_date_header(false).header_read_timeout(None).timer(TokioTimer::new());
+    builder
+}
+
+fn http2(params: &Http2ServerParams) -> hyper::server::conn::http2::Builder<TokioExecutor> {
+    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .auto_date_header(false)
+        .initial_stream_window_size(params.initial_stream_window)
+        .initial_connection_window_size(params.initial_connection_window)
+        // The codec's own default is 200; peers carry many requests on one connection.
+        .max_concurrent_streams(params.max_concurrent_streams)
+        .max_frame_size(params.max_frame_size)
+        .adaptive_window(params.adaptive_flow_control);
+    if let Some((interval, timeout)) = params.keep_alive {
+        builder.keep_alive_interval(interval).keep_alive_timeout(timeout);
+    }
+    if let Some(max) = params.max_header_list_size {
+        builder.max_header_list_size(max);
+    }
+    if let Some(max) = params.max_pending_accept_reset_streams {
+        builder.max_pending_accept_reset_streams(max);
+    }
+    if let Some(max) = params.max_send_buf_size {
+        builder.max_send_buf_size(max);
+    }
+    builder
+}
