@@ -17,6 +17,7 @@ pub struct ErrorMetrics {
     inbound_tcp: Family<Counter>,
     outbound_http: Family<Counter>,
     outbound_tcp: Family<Counter>,
+    direct: Family<Counter>,
 }
 
 /// Where an inbound error struck.
@@ -47,6 +48,10 @@ impl ErrorMetrics {
                 "outbound_tcp_errors_total",
                 "The total number of outbound TCP connections that could not be processed due to a proxy error.",
             ),
+            direct: registrar.counters(
+                "inbound_direct_refusals_total",
+                "The total number of connections to the proxy's own inbound port that were refused, by reason.",
+            ),
         }
     }
 
@@ -58,6 +63,11 @@ impl ErrorMetrics {
     /// An inbound connection failed.
     pub fn inbound_tcp(&self, error: &str, at: InboundErrorLabels<'_>) {
         self.inbound_tcp.get(&at.set(error)).incr();
+    }
+
+    /// A connection to the inbound port itself was refused.
+    pub fn direct_refused(&self, reason: &str) {
+        self.direct.get(&LabelSet::default().with("reason", reason)).incr();
     }
 
     /// An outbound request failed.

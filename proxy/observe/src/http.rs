@@ -1,23 +1,26 @@
 //! # Requests and responses
 //!
-//! Job: `request_total`, `response_latency_ms`, `response_total`, and the body that sees the end of a
+//! Job: `request_total`, `response_latency_ms`, `response_total`, and the observer that sees the end of a
 //! response.
 //! May touch: response heads, frames and trailers, a clock. Must not touch: their content.
 //! Callers: the inbound and outbound HTTP paths.
 
 use crate::{
-    labels::{InboundLabels, OutboundLabels},
+    labels::{InboundLabels, NoTls, OutboundLabels, Tls},
     series::{Buckets, Counter, Family, Histogram, LabelSet, Registrar},
 };
-use bytes::Buf;
 use http::{HeaderMap, Request, Response, StatusCode, header};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body as _;
+use mesh_http::{
+    Body, Error,
+    body::{End, ObserveBody},
+    observe::{Observe, ObserveEndpoint, ObserveResponse},
+};
+use mesh_model::endpoint::Endpoint;
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,
-    pin::Pin,
     sync::{Arc, OnceLock},
-    task::{Context, Poll, ready},
     time::Instant,
 };
 
@@ -89,6 +92,9 @@ pub struct Exchange {
     series: HttpSeries,
     kind: RequestKind,
     start: Instant,
+    status: StatusCode,
+    grpc: Option<u16>,
+    begun: bool,
 }
 
 const LATENCY_MS: Buckets = &[
@@ -144,7 +150,14 @@ impl HttpSeries {
     /// Counts a request whose kind is known.
     pub fn begin_kind(&self, kind: RequestKind) -> Exchange {
         self.0.requests.incr();
-        Exchange { series: self.clone(), kind, start: Instant::now() }
+        Exchange {
+            series: self.clone(),
+            kind,
+            start: Instant::now(),
+            status: StatusCode::OK,
+            grpc: None,
+            begun: false,
+        }
     }
 
     fn finished(&self, outcome: Outcome) {
@@ -265,22 +278,14 @@ fn is_grpc_failure(code: u16) -> bool {
 
 impl Exchange {
     /// Watches the response's body to its end.
-    pub fn respond<B: Body>(self, response: Response<B>) -> Response<MeasuredBody<B>> {
+    pub fn respond(mut self, response: Response<Body>) -> Response<Body> {
+        self.head(&response);
         let (head, body) = response.into_parts();
-        let grpc = match self.kind {
-            RequestKind::Grpc => grpc_status(&head.headers),
-            RequestKind::Http => None,
-        };
-        let mut measured = MeasuredBody {
-            body,
-            end: Some(End { exchange: self, status: head.status, grpc }),
-            begun: false,
-        };
-        if measured.body.is_end_stream() {
-            measured.first();
-            measured.finish(None, StreamError::None);
+        if body.is_end_stream() {
+            ObserveBody::end(&mut self, End::Complete(None));
+            return Response::from_parts(head, body);
         }
-        Response::from_parts(head, measured)
+        Response::from_parts(head, body.observed(self))
     }
 
     /// The request failed before a response; `status` is what the client is told.
@@ -288,83 +293,129 @@ impl Exchange {
         let class = Classify { failure: true, grpc_status: None };
         self.series.finished(Outcome { status, class, error });
     }
-}
 
-/// A response body that is judged when it ends. Dropped before its end it counts as cancelled, which is no
-/// failure of the server.
-#[derive(Debug)]
-pub struct MeasuredBody<B> {
-    body: B,
-    end: Option<End>,
-    begun: bool,
-}
-
-#[derive(Debug)]
-struct End {
-    exchange: Exchange,
-    status: StatusCode,
-    grpc: Option<u16>,
-}
-
-impl<B> MeasuredBody<B> {
-    /// A body that nobody counts.
-    pub fn unmeasured(body: B) -> Self {
-        Self { body, end: None, begun: true }
+    fn head(&mut self, response: &Response<Body>) {
+        self.status = response.status();
+        if self.kind == RequestKind::Grpc {
+            self.grpc = grpc_status(response.headers());
+        }
     }
 
     fn first(&mut self) {
-        if let (false, Some(end)) = (self.begun, &self.end) {
-            end.exchange.series.first_frame(end.status, end.exchange.start);
+        if !std::mem::replace(&mut self.begun, true) {
+            self.series.first_frame(self.status, self.start);
         }
-        self.begun = true;
-    }
-
-    fn finish(&mut self, trailers: Option<&HeaderMap>, error: StreamError) {
-        let Some(End { exchange, status, grpc }) = self.end.take() else { return };
-        let mut class = Classify::end(exchange.kind, status, grpc, trailers);
-        class.failure |= error != StreamError::None;
-        exchange.series.finished(Outcome { status, class, error });
     }
 }
 
-impl<B> Body for MeasuredBody<B>
-where
-    B: Body + Unpin,
-    B::Data: Buf,
-{
-    type Data = B::Data;
-    type Error = B::Error;
+/// The end of a body is the end of its exchange. A body dropped before its end counts as cancelled, which
+/// is no failure of the server.
+impl ObserveBody for Exchange {
+    fn data(&mut self, _: usize) {
+        self.first();
+    }
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let this = &mut *self;
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
-        this.first();
-        match &frame {
-            None => this.finish(None, StreamError::None),
-            Some(Err(_)) => this.finish(None, StreamError::Unclassified),
-            Some(Ok(frame)) => match frame.trailers_ref() {
-                Some(trailers) => this.finish(Some(trailers), StreamError::None),
-                None if this.body.is_end_stream() => this.finish(None, StreamError::None),
-                None => {}
+    fn end(&mut self, end: End<'_>) {
+        self.first();
+        let (trailers, error) = match end {
+            End::Complete(trailers) => (trailers, StreamError::None),
+            End::Failed(error) => (None, StreamError::of(error)),
+            End::Dropped => (None, StreamError::None),
+        };
+        let mut class = Classify::end(self.kind, self.status, self.grpc, trailers);
+        class.failure |= error != StreamError::None;
+        self.series.finished(Outcome { status: self.status, class, error });
+    }
+}
+
+impl StreamError {
+    /// How an error of a stream shows in the `error` label.
+    pub fn of(error: &Error) -> Self {
+        match error.h2_reason() {
+            Some(reason) => Self::Reset(reason_name(reason)),
+            None => match error.kind() {
+                "timeout" => Self::Timeout,
+                _ => Self::Unclassified,
             },
         }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 
-impl<B> Drop for MeasuredBody<B> {
-    fn drop(&mut self) {
-        self.finish(None, StreamError::None);
+/// RFC 9113, section 7.
+fn reason_name(reason: h2::Reason) -> &'static str {
+    const NAMES: [&str; 14] = [
+        "NO_ERROR",
+        "PROTOCOL_ERROR",
+        "INTERNAL_ERROR",
+        "FLOW_CONTROL_ERROR",
+        "SETTINGS_TIMEOUT",
+        "STREAM_CLOSED",
+        "FRAME_SIZE_ERROR",
+        "REFUSED_STREAM",
+        "CANCEL",
+        "COMPRESSION_ERROR",
+        "CONNECT_ERROR",
+        "ENHANCE_YOUR_CALM",
+        "INADEQUATE_SECURITY",
+        "HTTP_1_1_REQUIRED",
+    ];
+    let code: u32 = reason.into();
+    NAMES.get(code as usize).copied().unwrap_or("UNKNOWN")
+}
+
+// === the balancer's hooks ===
+
+/// Observes what a balancer sends, as outbound traffic.
+#[derive(Clone, Debug)]
+pub struct OutboundObserver {
+    metrics: HttpMetrics,
+    authority: Option<String>,
+}
+
+impl HttpMetrics {
+    /// An observer for the balancer of the destination `authority`.
+    pub fn observer(&self, authority: Option<&str>) -> OutboundObserver {
+        OutboundObserver { metrics: self.clone(), authority: authority.map(str::to_owned) }
+    }
+}
+
+impl Observe for OutboundObserver {
+    fn endpoint(&self, endpoint: &Endpoint) -> Arc<dyn ObserveEndpoint> {
+        let tls = match &endpoint.metadata.tls {
+            Some(target) => Tls::Server(target.id.clone()),
+            None => Tls::None(NoTls::NotDiscovered),
+        };
+        let labels = OutboundLabels {
+            target: endpoint.addr,
+            tls,
+            authority: self.authority.clone(),
+            discovered: endpoint.metadata.labels.clone(),
+        };
+        Arc::new(self.metrics.outbound(&labels))
+    }
+}
+
+impl ObserveEndpoint for HttpSeries {
+    fn request(&self, request: &Request<Body>) -> Option<Box<dyn ObserveResponse>> {
+        Some(Box::new(self.begin(request)))
+    }
+}
+
+impl ObserveResponse for Exchange {
+    fn head(&mut self, response: &Response<Body>) {
+        Self::head(self, response);
+    }
+
+    fn data(&mut self, _: usize) {
+        self.first();
+    }
+
+    fn end(&mut self, end: End<'_>) {
+        ObserveBody::end(self, end);
+    }
+
+    fn failed(self: Box<Self>, error: &Error) {
+        // What the client is told is decided further out; at the endpoint it is a bad gateway.
+        self.fail(StatusCode::BAD_GATEWAY, StreamError::of(error));
     }
 }

@@ -22,7 +22,9 @@ pub use self::{
     access::{Access, AccessLabels, InboundAccess},
     detect::{DetectMetrics, DetectResult, TransportHeaderLabels},
     errors::{ErrorMetrics, InboundErrorLabels},
-    http::{Classify, Exchange, HttpMetrics, HttpSeries, MeasuredBody, RequestKind, StreamError},
+    http::{
+        Classify, Exchange, HttpMetrics, HttpSeries, OutboundObserver, RequestKind, StreamError,
+    },
     labels::{Direction, InboundLabels, NoTls, OutboundLabels, Tls},
     process::{IdentityMetrics, build_info},
     series::{Buckets, Counter, Family, Gauge, Histogram, LabelSet, Registrar},

@@ -3,6 +3,7 @@
 use super::*;
 use ::http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
+use mesh_http::Body;
 use mesh_model::meta::Meta;
 
 fn text(metrics: &Metrics) -> String {
@@ -28,7 +29,7 @@ async fn a_request_is_counted_and_its_response_judged_at_its_end() {
     let metrics = Metrics::new(Duration::from_secs(600));
     let series = metrics.http.inbound(&inbound());
     let exchange = series.begin(&Request::new(()));
-    let response = exchange.respond(Response::new(Full::new(bytes::Bytes::from_static(b"x"))));
+    let response = exchange.respond(Response::new(Body::full("x")));
     assert!(text(&metrics).contains(&format!("request_total{{{ENDPOINT}}} 1")));
     assert!(!text(&metrics).contains("response_total{"));
     response.into_body().collect().await.unwrap();
@@ -54,8 +55,10 @@ async fn grpc_is_judged_by_its_trailers() {
         ::http::HeaderName::from_static("grpc-status"),
         ::http::HeaderValue::from_static("14"),
     )]);
-    let body = Full::new(bytes::Bytes::new()).with_trailers(async move { Some(Ok(trailers)) });
-    let response = series.begin(&request).respond(Response::new(Box::pin(body)));
+    let body = Full::new(bytes::Bytes::from_static(b"x"))
+        .map_err(|never| match never {})
+        .with_trailers(async move { Some(Ok(trailers)) });
+    let response = series.begin(&request).respond(Response::new(Body::boxed(body)));
     response.into_body().collect().await.unwrap();
     let shown = text(&metrics);
     assert!(shown.contains(r#"classification="failure",grpc_status="14",error="""#), "{shown}");
