@@ -83,17 +83,19 @@ enum Mode {
 }
 
 impl Balancer {
-    /// Over a set that changes. Endpoints that leave finish what they have; those whose metadata changes
-    /// reconnect. When the sender is gone, the last set keeps serving.
-    pub fn new(
-        endpoints: watch::Receiver<EndpointSet>,
+    /// Over a set that changes; `view` tells the set from what is watched, or `None` to keep the last.
+    /// Endpoints that leave finish what they have; those whose metadata changes reconnect. When the
+    /// sender is gone, the last set keeps serving.
+    pub fn new<T: Send + Sync + 'static>(
+        endpoints: watch::Receiver<T>,
+        view: impl Fn(&T) -> Option<EndpointSet> + Send + 'static,
         connect: Arc<dyn Connect>,
         observe: Arc<dyn Observe>,
         params: BalanceParams,
     ) -> Self {
         let core = Core::new(connect, params, Mode::Balance);
         let stop = CancellationToken::new();
-        let follow = follow(core.clone(), endpoints, observe, params.ewma);
+        let follow = follow(core.clone(), endpoints, view, observe, params.ewma);
         tokio::spawn(end_with(stop.clone(), core.clone(), follow));
         Self { core, _stop: Arc::new(stop.drop_guard()) }
     }
@@ -276,15 +278,18 @@ impl Core {
 }
 
 /// Follows the set while the balancer lives.
-async fn follow(
+async fn follow<T>(
     core: Arc<Core>,
-    mut endpoints: watch::Receiver<EndpointSet>,
+    mut endpoints: watch::Receiver<T>,
+    view: impl Fn(&T) -> Option<EndpointSet>,
     observe: Arc<dyn Observe>,
     ewma: PeakEwma,
 ) {
     loop {
-        let set = endpoints.borrow_and_update().clone();
-        core.apply(&set, &*observe, ewma);
+        let set = view(&endpoints.borrow_and_update());
+        if let Some(set) = set {
+            core.apply(&set, &*observe, ewma);
+        }
         if endpoints.changed().await.is_err() {
             return std::future::pending().await;
         }
@@ -297,43 +302,35 @@ async fn end_with(stop: CancellationToken, core: Arc<Core>, work: impl Future<Ou
     core.members.swap(Arc::default()).iter().for_each(|member| member.withdraw());
 }
 
-/// Ends the load sample at the first data of the response, and passes the rest to the observer.
+/// Ends the load sample at the first data of the response, and lets the observer watch the rest.
 fn watched(
     response: Response<Body>,
     pending: Pending,
-    mut observer: Option<Box<dyn ObserveResponse>>,
-) -> Response<Body> {
-    if let Some(observer) = &mut observer {
-        observer.head(&response);
-    }
-    response.map(|body| body.observed(Watched { pending: Some(pending), observer }))
-}
-
-struct Watched {
-    pending: Option<Pending>,
     observer: Option<Box<dyn ObserveResponse>>,
+) -> Response<Body> {
+    let response = match observer {
+        Some(observer) => observer.respond(response),
+        None => response,
+    };
+    response.map(|body| body.observed(Sample(Some(pending))))
 }
 
-impl Watched {
+struct Sample(Option<Pending>);
+
+impl Sample {
     fn complete(&mut self) {
-        if let Some(pending) = self.pending.take() {
+        if let Some(pending) = self.0.take() {
             pending.complete(Instant::now());
         }
     }
 }
 
-impl ObserveBody for Watched {
-    fn data(&mut self, len: usize) {
+impl ObserveBody for Sample {
+    fn data(&mut self, _: usize) {
         self.complete();
-        if let Some(observer) = &mut self.observer {
-            observer.data(len);
-        }
     }
 
-    fn end(&mut self, end: End<'_>) {
+    fn end(&mut self, _: End<'_>) {
         self.complete();
-        if let Some(observer) = &mut self.observer {
-            observer.end(end);
-        }
     }
 }

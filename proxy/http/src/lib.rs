@@ -7,7 +7,6 @@
 
 pub mod balance;
 pub mod body;
-pub mod classify;
 pub mod client;
 pub mod detect;
 pub mod error;

@@ -4,7 +4,7 @@
 //! endpoint, so that a request costs increments only.
 //! May touch: values. Must not touch: a metrics library. Callers: the balancer; `observe` implements.
 
-use crate::{Body, body::End, error::Error};
+use crate::{Body, error::Error};
 use http::{Request, Response};
 use mesh_model::endpoint::Endpoint;
 use std::sync::Arc;
@@ -23,12 +23,8 @@ pub trait ObserveEndpoint: Send + Sync + 'static {
 
 /// Observes one request from sending to the end of its response.
 pub trait ObserveResponse: Send + 'static {
-    /// The response's head has come.
-    fn head(&mut self, response: &Response<Body>);
-    /// Response data has come.
-    fn data(&mut self, len: usize);
-    /// The response is over.
-    fn end(&mut self, end: End<'_>);
+    /// The response's head has come; its body may be given an observer.
+    fn respond(self: Box<Self>, response: Response<Body>) -> Response<Body>;
     /// No response came.
     fn failed(self: Box<Self>, error: &Error);
 }
