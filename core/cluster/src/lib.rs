@@ -10,6 +10,7 @@ mod error;
 pub mod events;
 pub mod lease;
 pub mod requeue;
+pub mod views;
 pub mod watch;
 
 pub use client::{Kubeconfig, client};

@@ -15,8 +15,9 @@ use crate::{
     endpoint::{PodPort, Unusable},
     error::Refusal,
     profile,
-    view::{Entry, Snapshot, View, Views},
+    view::{Entry, Snapshot, View},
 };
+use mesh_cluster::views::Views;
 use mesh_model::{
     authority::{NameAddr, ServiceName},
     profile::Profile,
@@ -50,9 +51,9 @@ pub struct DestinationIndex {
     zones: HashMap<String, Arc<str>>,
     /// Owners of ReplicaSets and Jobs: (namespace, the object) -> its owner.
     owners: HashMap<(String, Owner), Owner>,
-    endpoints: Views<ServiceName, EndpointsKey, Snapshot>,
-    service_profiles: Views<ServiceName, ProfileKey, Profile>,
-    address_profiles: Views<IpAddr, AddressKey, Profile>,
+    endpoints: Views<ServiceName, EndpointsKey, View<Snapshot>>,
+    service_profiles: Views<ServiceName, ProfileKey, View<Profile>>,
+    address_profiles: Views<IpAddr, AddressKey, View<Profile>>,
 }
 
 /// A look-up of endpoints.
@@ -105,8 +106,7 @@ impl DestinationIndex {
 
     /// The endpoints of a Service's port, now and from now on.
     pub fn endpoints(&mut self, key: EndpointsKey) -> watch::Receiver<View<Snapshot>> {
-        let Self { endpoints, .. } = self;
-        let mut views = std::mem::take(endpoints);
+        let mut views = std::mem::take(&mut self.endpoints);
         let receiver =
             views.subscribe(key.service.clone(), key.clone(), || self.build_endpoints(&key, None));
         self.endpoints = views;
@@ -488,7 +488,8 @@ impl DestinationIndex {
         let mut endpoints = std::mem::take(&mut self.endpoints);
         let mut profiles = std::mem::take(&mut self.service_profiles);
         for service in services {
-            endpoints.refresh(&service, |key, last| self.build_endpoints(key, last));
+            endpoints
+                .refresh(&service, |key, last| self.build_endpoints(key, last.as_deref().ok()));
             profiles.refresh(&service, |key, _| self.build_profile(key));
         }
         self.endpoints = endpoints;

@@ -1,105 +1,16 @@
 //! # Views
 //!
-//! Job: what a subscriber sees: the value now, by a `watch` channel that speaks only when the value
-//! changes; snapshots of endpoints, their filter for one client, and the difference of two.
-//! May touch: `tokio::sync::watch`. Must not touch: tasks, gRPC, Kubernetes objects.
-//! Callers: index (publishes), serve (subscribes).
-//!
-//! A `watch` channel holds one value however slow its reader is, so a slow client costs no queue: it
-//! gets the sum of the changes since it last read.
+//! Job: what a subscriber sees: snapshots of endpoints, their filter for one client, and the difference
+//! of two.
+//! May touch: values. Must not touch: channels, gRPC, Kubernetes objects.
+//! Callers: index (builds and publishes), serve (tells clients).
 
 use crate::error::Refusal;
 use mesh_model::endpoint::{DEFAULT_WEIGHT, Endpoint, EndpointMetadata, EndpointUpdate, Labels};
-use std::{
-    collections::{BTreeMap, HashMap},
-    hash::Hash,
-    net::SocketAddr,
-    sync::Arc,
-};
-use tokio::sync::watch;
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 /// What a subscriber sees: a value, or why there is none.
 pub type View<T> = Result<Arc<T>, Refusal>;
-
-/// Published views of one sort: by subject (what makes them change), then by key.
-pub(crate) struct Views<S, K, T> {
-    by_subject: HashMap<S, HashMap<K, watch::Sender<View<T>>>>,
-    /// Number of views at which the next subscription sweeps out those that nobody reads.
-    sweep_at: usize,
-}
-
-const MIN_SWEEP: usize = 64;
-
-impl<S, K, T> Default for Views<S, K, T> {
-    fn default() -> Self {
-        Self { by_subject: HashMap::new(), sweep_at: MIN_SWEEP }
-    }
-}
-
-impl<S: Eq + Hash + Clone, K: Eq + Hash + Clone, T: PartialEq> Views<S, K, T> {
-    /// A receiver of the view of `key`, made by `build` if nobody reads it yet.
-    pub(crate) fn subscribe(
-        &mut self,
-        subject: S,
-        key: K,
-        build: impl FnOnce() -> View<T>,
-    ) -> watch::Receiver<View<T>> {
-        if self.len() >= self.sweep_at {
-            self.sweep();
-            self.sweep_at = (2 * self.len()).max(MIN_SWEEP);
-        }
-        let of_subject = self.by_subject.entry(subject).or_default();
-        let sender = of_subject.entry(key).or_insert_with(|| watch::Sender::new(build()));
-        sender.subscribe()
-    }
-
-    /// Rebuilds the views of a subject; readers are woken only where the value differs.
-    pub(crate) fn refresh(&mut self, subject: &S, build: impl Fn(&K, Option<&T>) -> View<T>) {
-        let Some(views) = self.by_subject.get_mut(subject) else { return };
-        views.retain(|key, sender| publish(key, sender, &build));
-        if views.is_empty() {
-            self.by_subject.remove(subject);
-        }
-    }
-
-    /// Subjects that somebody may be reading and that fulfil `wanted`.
-    pub(crate) fn subjects(&self, wanted: impl Fn(&S) -> bool) -> Vec<S> {
-        self.by_subject.keys().filter(|s| wanted(s)).cloned().collect()
-    }
-
-    fn len(&self) -> usize {
-        self.by_subject.values().map(HashMap::len).sum()
-    }
-
-    fn sweep(&mut self) {
-        self.by_subject.retain(|_, views| {
-            views.retain(|_, sender| sender.receiver_count() > 0);
-            !views.is_empty()
-        });
-    }
-}
-
-/// Publishes the value of a key if it changed; false if nobody reads it any more.
-fn publish<K, T: PartialEq>(
-    key: &K,
-    sender: &watch::Sender<View<T>>,
-    build: &impl Fn(&K, Option<&T>) -> View<T>,
-) -> bool {
-    if sender.receiver_count() == 0 {
-        return false;
-    }
-    sender.send_if_modified(|view| {
-        let next = build(key, view.as_ref().ok().map(Arc::as_ref));
-        let changed = *view != next;
-        if changed {
-            *view = next;
-        }
-        changed
-    });
-    true
-}
-
-// === endpoints ===
 
 /// The endpoints of one Service port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -325,19 +236,5 @@ mod tests {
         assert_eq!(seen(client("n", "c"), &local), 1);
         assert_eq!(seen(client("x", "a"), &local), 0, "no fallback");
         assert_eq!(seen(Client::default(), &local), 0);
-    }
-
-    #[test]
-    fn unread_views_are_swept() {
-        let mut views: Views<u32, u32, u32> = Views::default();
-        for subject in 0..1000 {
-            drop(views.subscribe(subject, 0, || Ok(Arc::new(1))));
-        }
-        assert!(views.len() <= MIN_SWEEP, "{}", views.len());
-        let mut held = views.subscribe(7, 0, || Ok(Arc::new(1)));
-        views.refresh(&7, |_, _| Ok(Arc::new(1)));
-        assert!(!held.has_changed().unwrap(), "equal values wake nobody");
-        views.refresh(&7, |_, old| Ok(Arc::new(old.unwrap() + 1)));
-        assert_eq!(*held.borrow_and_update(), Ok(Arc::new(2)));
     }
 }
