@@ -68,6 +68,8 @@ pub enum Command {
     Completion(crate::completion::Args),
     /// Run two linked clusters on this machine and send a request across
     Demo(crate::demo::Args),
+    /// Print the manifests of the mesh
+    Install(Box<crate::install::Args>),
     /// Manage the multicluster extension
     #[command(alias = "mc")]
     Multicluster(crate::mc::Args),

@@ -11,9 +11,12 @@ pub mod check;
 pub mod cluster;
 mod completion;
 pub mod demo;
+pub mod install;
 pub mod mc;
 pub mod output;
+mod proxy_flags;
 pub mod sandbox;
+pub mod values;
 mod version;
 
 use std::{ffi::OsString, future::Future, process::ExitCode};
@@ -35,6 +38,7 @@ pub fn run(argv: Vec<OsString>) -> ExitCode {
         Command::Check(args) => check::run(globals, args),
         Command::Completion(args) => completion::run(args),
         Command::Demo(args) => demo::run(globals, args),
+        Command::Install(args) => install::run(globals, args),
         Command::Multicluster(args) => mc::run(globals, args),
         Command::Sandbox(args) => sandbox::run(globals, args),
         Command::Version(args) => version::run(globals, args),
