@@ -1,0 +1,3 @@
+//! # Tests of the inbound index
+//!
+//! Job: objects in, policies out. Callers: `cargo test`.

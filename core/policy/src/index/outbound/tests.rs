@@ -1,0 +1,3 @@
+//! # Tests of the outbound index
+//!
+//! Job: objects in, policies out. Callers: `cargo test`.

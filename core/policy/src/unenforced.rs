@@ -1,0 +1,56 @@
+//! # What is not enforced yet
+//!
+//! Job: name the kinds, and the parts of known kinds, that this control plane accepts in the cluster but
+//! does not obey, so that `check` can warn by name instead of leaving a user to believe in them.
+//! May touch: names. Callers: `cli`.
+
+use mesh_k8s::policy::{AuthorizationPolicy, GROUP};
+
+/// A kind whose objects have no effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnenforcedKind {
+    /// API group.
+    pub group: &'static str,
+    /// Version to list.
+    pub version: &'static str,
+    /// Kind.
+    pub kind: &'static str,
+    /// Plural, as in URLs.
+    pub plural: &'static str,
+}
+
+const fn kind(
+    group: &'static str,
+    version: &'static str,
+    kind: &'static str,
+    plural: &'static str,
+) -> UnenforcedKind {
+    UnenforcedKind { group, version, kind, plural }
+}
+
+const GATEWAY_API: &str = "gateway.networking.k8s.io";
+
+/// Kinds whose objects nothing here enforces yet. A kind that the API server does not serve has none.
+pub fn unenforced_kinds() -> &'static [UnenforcedKind] {
+    const KINDS: &[UnenforcedKind] = &[
+        kind(GROUP, "v1beta1", "ServerAuthorization", "serverauthorizations"),
+        kind(GROUP, "v1beta3", "HTTPRoute", "httproutes"),
+        kind(GROUP, "v1alpha1", "EgressNetwork", "egressnetworks"),
+        kind(GROUP, "v1alpha1", "HTTPLocalRateLimitPolicy", "httplocalratelimitpolicies"),
+        kind(GATEWAY_API, "v1", "HTTPRoute", "httproutes"),
+        kind(GATEWAY_API, "v1", "GRPCRoute", "grpcroutes"),
+        kind(GATEWAY_API, "v1alpha2", "TLSRoute", "tlsroutes"),
+        kind(GATEWAY_API, "v1alpha2", "TCPRoute", "tcproutes"),
+        kind("linkerd.io", "v1alpha2", "ServiceProfile", "serviceprofiles"),
+        kind("workload.linkerd.io", "v1beta1", "ExternalWorkload", "externalworkloads"),
+    ];
+    KINDS
+}
+
+/// What of an AuthorizationPolicy is not enforced: a target that is neither a Server nor the policy's
+/// own namespace.
+pub fn unenforced_part(policy: &AuthorizationPolicy) -> Option<String> {
+    let target = &policy.spec.target_ref;
+    let known = target.is(GROUP, "Server") || target.is("", "Namespace");
+    (!known).then(|| format!("target {} {}", target.kind, target.name))
+}
