@@ -8,11 +8,12 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 /// One or more trusted roots. Two bundles are equal if they hold the same certificates in any order.
 #[derive(Clone)]
-pub struct TrustBundle(Arc<BTreeMap<Vec<u8>, Root>>);
+pub struct TrustBundle(Arc<Inner>);
 
-struct Root {
-    certificate: Certificate,
-    anchor: TrustAnchor<'static>,
+struct Inner {
+    /// By DER, so that order and repetition do not count.
+    roots: BTreeMap<Vec<u8>, Certificate>,
+    anchors: Vec<TrustAnchor<'static>>,
 }
 
 impl TrustBundle {
@@ -36,22 +37,21 @@ impl TrustBundle {
     pub fn from_certificates(
         roots: impl IntoIterator<Item = Certificate>,
     ) -> Result<Self, MaterialError> {
-        let mut all = BTreeMap::new();
-        for certificate in roots {
-            let anchor = webpki::anchor_from_trusted_cert(&certificate.der)
-                .map_err(|e| MaterialError::Certificate(e.to_string()))?
-                .to_owned();
-            all.insert(certificate.der.to_vec(), Root { certificate, anchor });
-        }
-        if all.is_empty() {
+        let roots: BTreeMap<_, _> = roots.into_iter().map(|c| (c.der.to_vec(), c)).collect();
+        let anchor = |c: &Certificate| {
+            let anchor = webpki::anchor_from_trusted_cert(&c.der);
+            anchor.map(|a| a.to_owned()).map_err(|e| MaterialError::Certificate(e.to_string()))
+        };
+        let anchors: Vec<_> = roots.values().map(anchor).collect::<Result<_, _>>()?;
+        if anchors.is_empty() {
             return Err(MaterialError::Pem { wanted: "certificate" });
         }
-        Ok(Self(Arc::new(all)))
+        Ok(Self(Arc::new(Inner { roots, anchors })))
     }
 
     /// The roots, in a fixed order.
     pub fn roots(&self) -> impl Iterator<Item = &Certificate> {
-        self.0.values().map(|r| &r.certificate)
+        self.0.roots.values()
     }
 
     /// As PEM, in a fixed order.
@@ -61,24 +61,27 @@ impl TrustBundle {
 
     /// The roots of both.
     pub fn union(&self, other: &Self) -> Self {
-        let both = self.0.iter().chain(other.0.iter());
-        let copy = |r: &Root| Root { certificate: r.certificate.clone(), anchor: r.anchor.clone() };
-        Self(Arc::new(both.map(|(der, root)| (der.clone(), copy(root))).collect()))
+        let both = self.0.roots.iter().chain(other.0.roots.iter());
+        let anchors = self.0.anchors.iter().chain(other.0.anchors.iter());
+        Self(Arc::new(Inner {
+            roots: both.map(|(der, root)| (der.clone(), root.clone())).collect(),
+            anchors: anchors.cloned().collect(),
+        }))
     }
 
     /// Whether this exact certificate is a root.
     pub fn contains(&self, certificate: &Certificate) -> bool {
-        self.0.contains_key(certificate.der.as_ref())
+        self.0.roots.contains_key(certificate.der.as_ref())
     }
 
-    pub(crate) fn anchors(&self) -> Vec<TrustAnchor<'static>> {
-        self.0.values().map(|r| r.anchor.clone()).collect()
+    pub(crate) fn anchors(&self) -> &[TrustAnchor<'static>] {
+        &self.0.anchors
     }
 }
 
 impl PartialEq for TrustBundle {
     fn eq(&self, other: &Self) -> bool {
-        self.0.keys().eq(other.0.keys())
+        self.0.roots.keys().eq(other.0.roots.keys())
     }
 }
 

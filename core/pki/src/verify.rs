@@ -53,9 +53,8 @@ impl TrustBundle {
         };
         let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let at = UnixTime::since_unix_epoch(since);
-        let anchors = self.anchors();
         parsed
-            .verify_for_usage(ALGORITHMS, &anchors, intermediates, at, usage, None, None)
+            .verify_for_usage(ALGORITHMS, self.anchors(), intermediates, at, usage, None, None)
             .map_err(VerifyError::Chain)?;
         Ok(VerifiedChain { leaf: Certificate::from_der(leaf)? })
     }
