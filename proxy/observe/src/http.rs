@@ -282,7 +282,7 @@ impl Exchange {
         self.head(&response);
         let (head, body) = response.into_parts();
         if body.is_end_stream() {
-            ObserveBody::end(&mut self, End::Complete(None));
+            self.end(End::Complete(None));
             return Response::from_parts(head, body);
         }
         Response::from_parts(head, body.observed(self))
@@ -402,16 +402,8 @@ impl ObserveEndpoint for HttpSeries {
 }
 
 impl ObserveResponse for Exchange {
-    fn head(&mut self, response: &Response<Body>) {
-        Self::head(self, response);
-    }
-
-    fn data(&mut self, _: usize) {
-        self.first();
-    }
-
-    fn end(&mut self, end: End<'_>) {
-        ObserveBody::end(self, end);
+    fn respond(self: Box<Self>, response: Response<Body>) -> Response<Body> {
+        Self::respond(*self, response)
     }
 
     fn failed(self: Box<Self>, error: &Error) {
