@@ -165,6 +165,3 @@ impl Token {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

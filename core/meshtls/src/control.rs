@@ -194,6 +194,3 @@ fn is_this_host(ip: IpAddr) -> bool {
 
 const BACKLOG: usize = 16;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-#[cfg(test)]
-mod tests;
