@@ -220,6 +220,11 @@ pub fn rescue(
     }
 }
 
+/// The status that a client of HTTP/1 sees of an error.
+pub fn status_of(error: &Error) -> StatusCode {
+    Problem::of(error, Version::HTTP_11).map_or(StatusCode::BAD_GATEWAY, |p| p.status)
+}
+
 /// The text as a header value; a text that does not fit becomes `unexpected error`.
 pub(crate) fn header_value(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("unexpected error"))

@@ -1,0 +1,44 @@
+//! # Configuration
+//!
+//! Job: everything that outbound can be told, typed.
+//! May touch: values. Must not touch: the environment (the wiring parses it). Callers: the wiring, tests.
+
+use mesh_http::{BalanceParams, ServerParams};
+use mesh_model::identity::DnsName;
+use mesh_net::connect::ConnectOptions;
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+
+/// Settings of the outbound half.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How long to wait for the first bytes of a connection.
+    pub detect_timeout: Duration,
+    /// How long a connection or request waits for the control plane to tell of an unknown destination.
+    pub discovery_timeout: Duration,
+    /// Discovery, routes and clients leave after this time without use.
+    pub discovery_idle: Duration,
+    /// HTTP requests that may be under way, until their responses begin.
+    pub max_in_flight: usize,
+    /// Servers toward the application.
+    pub server: ServerParams,
+    /// Balancers and clients of HTTP. Also backoff, queue and fail-fast of TCP.
+    pub balance: BalanceParams,
+    /// Sockets toward endpoints. The timeout covers TCP, TLS and transport header.
+    pub connect: ConnectOptions,
+    /// Addresses of this Pod: endpoints there are reached in plaintext.
+    pub inbound_ips: BTreeSet<IpAddr>,
+    /// Explicit mode: the zone of Service names, `cluster.local`.
+    pub cluster_domain: DnsName,
+    /// Which of profile and policy routes.
+    pub routing: Routing,
+}
+
+/// Which discovery wins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Routing {
+    /// A sidecar: policy, unless the profile splits traffic.
+    #[default]
+    Sidecar,
+    /// A gateway: HTTP follows the profile alone.
+    Gateway,
+}

@@ -1,0 +1,170 @@
+//! # HTTP toward a target
+//!
+//! Job: one request: limit, pick a backend by the plan, set the headers of the mesh, send.
+//! May touch: requests and responses. Must not touch: sockets. Callers: `sidecar`, `explicit`, the gateway.
+
+use crate::{
+    sidecar::Outbound,
+    target::{Backend, Choice, Target},
+};
+use http::{HeaderValue, Request, Response, uri};
+use mesh_http::{
+    Body, Error, Service, client::PeerAsksToClose, headers, normalize, respond::CloseConnection,
+};
+use mesh_model::{
+    authority::{Authority, NameAddr},
+    endpoint::Endpoint,
+};
+use mesh_stack::cache::Handle;
+use std::sync::Arc;
+
+/// Sends requests to one target.
+#[derive(Clone)]
+pub struct HttpService {
+    outbound: Outbound,
+    target: Handle<Target>,
+    default_authority: Option<uri::Authority>,
+}
+
+impl HttpService {
+    pub(crate) fn new(outbound: Outbound, target: Handle<Target>) -> Self {
+        let default_authority = authority_of(target.authority());
+        Self { outbound, target, default_authority }
+    }
+}
+
+impl Service for HttpService {
+    async fn call(&self, mut request: Request<Body>) -> Result<Response<Body>, Error> {
+        normalize::normalize(&mut request, || self.default_authority.clone())?;
+        self.outbound.send(&self.target, request).await
+    }
+}
+
+impl Outbound {
+    /// Sends a request whose target has an authority.
+    pub(crate) async fn send(
+        &self,
+        target: &Target,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Error> {
+        let sent = self.send_now(target, request).await;
+        sent.map_err(|error| {
+            self.parts().metrics.errors.outbound_http(error.kind());
+            error.at(format_args!("logical service {}", target.authority()))
+        })
+    }
+
+    async fn send_now(
+        &self,
+        target: &Target,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, Error> {
+        let _place = self.in_flight().enter()?;
+        let (backend, canonical) = {
+            let active = target.active();
+            (pick(&active.http)?, active.canonical.clone())
+        };
+        let fields = request.headers_mut();
+        fields.remove(headers::CLIENT_ID);
+        if let Some(canonical) = canonical {
+            fields.insert(headers::DST_CANONICAL, canonical);
+        }
+        let required = fields.remove(headers::REQUIRE_ID);
+        let prepare = move |endpoint: &Endpoint, request: &mut Request<Body>| {
+            require(required.as_ref(), endpoint)?;
+            if let Some(name) = &endpoint.metadata.authority_override {
+                override_authority(name, request);
+            }
+            Ok(())
+        };
+        let mut response = backend.http().call(request, prepare).await?;
+        let asked = response.extensions_mut().remove::<PeerAsksToClose>().is_some();
+        if asked && backend.is_forward() {
+            response.extensions_mut().insert(CloseConnection);
+        }
+        Ok(response)
+    }
+}
+
+fn pick(choice: &Choice) -> Result<Arc<Backend>, Error> {
+    match choice {
+        Choice::Forbidden(by) => Err(Error::Backend(format!("forbidden by policy: {by}"))),
+        Choice::Invalid(reason) => Err(Error::InvalidPolicy(reason.clone())),
+        Choice::None => Err(Error::NoRoute),
+        Choice::First(_) | Choice::Split(_) => {
+            choice.pick(Backend::takes_http).cloned().ok_or(Error::LoadShed)
+        }
+    }
+}
+
+/// `l5d-require-id`: the request goes to this identity or nowhere.
+fn require(required: Option<&HeaderValue>, endpoint: &Endpoint) -> Result<(), Error> {
+    let Some(required) = required else { return Ok(()) };
+    let found = endpoint.metadata.tls.as_ref().map_or("none", |tls| tls.id.as_str());
+    if required.as_bytes() == found.as_bytes() {
+        return Ok(());
+    }
+    let required = String::from_utf8_lossy(required.as_bytes()).into_owned();
+    Err(Error::RequiredId { required, found: found.to_owned() })
+}
+
+/// The request is for a Service of another cluster: its name there is the authority, and what named it here
+/// goes.
+fn override_authority(name: &NameAddr, request: &mut Request<Body>) {
+    if let Some(authority) = authority_of(&Authority::Name(name.clone())) {
+        normalize::set_authority(request, authority);
+    }
+    request.headers_mut().remove(::http::header::HOST);
+    request.headers_mut().remove(headers::DST_CANONICAL);
+}
+
+/// As an HTTP authority; port 80 is left out of names.
+fn authority_of(authority: &Authority) -> Option<uri::Authority> {
+    let text = match authority {
+        Authority::Name(name) if name.port.get() == 80 => name.name.to_string(),
+        other => other.to_string(),
+    };
+    text.try_into().ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use mesh_model::endpoint::{EndpointMetadata, TlsTarget};
+
+    fn endpoint(id: Option<&str>) -> Endpoint {
+        let tls =
+            id.map(|id| TlsTarget { id: id.parse().unwrap(), server_name: id.parse().unwrap() });
+        let metadata = EndpointMetadata { tls, ..EndpointMetadata::default() };
+        Endpoint { addr: "10.0.0.1:1".parse().unwrap(), metadata: Arc::new(metadata) }
+    }
+
+    // proves: OUT-7
+    #[test]
+    fn a_required_identity_must_be_the_endpoints() {
+        let value = HeaderValue::from_static("a.b");
+        assert!(require(None, &endpoint(None)).is_ok());
+        assert!(require(Some(&value), &endpoint(Some("a.b"))).is_ok());
+        for other in [endpoint(None), endpoint(Some("c.d"))] {
+            let error = require(Some(&value), &other).unwrap_err();
+            assert!(error.to_string().starts_with("required id a.b; found "), "{error}");
+        }
+    }
+
+    // proves: OUT-8
+    #[test]
+    fn behind_a_gateway_the_remote_name_is_the_authority() {
+        let mut request = Request::builder()
+            .uri("http://web-east.shop/a?b")
+            .header("host", "web-east.shop")
+            .header("l5d-dst-canonical", "web-east.shop.svc.cluster.local:80")
+            .body(Body::empty())
+            .unwrap();
+        override_authority(&"web.shop.svc.cluster.local:80".parse().unwrap(), &mut request);
+        assert_eq!(request.uri(), "http://web.shop.svc.cluster.local/a?b");
+        assert!(request.headers().is_empty());
+        override_authority(&"web.shop.svc.cluster.local:81".parse().unwrap(), &mut request);
+        assert_eq!(request.uri(), "http://web.shop.svc.cluster.local:81/a?b");
+    }
+}

@@ -1,0 +1,196 @@
+//! # The outbound stack, top-down
+//!
+//! accept -> where did it want to go -> what is known of that place -> which protocol -> route -> balance ->
+//! endpoint -> connect.
+//!
+//! Job: the first four steps; the others are one call each (`http`, `tcp`).
+//! May touch: accepted connections. Must not touch: endpoints. Callers: the proxy's wiring; the gateway
+//! enters below accept, by name.
+
+use crate::{
+    config::Config,
+    connect::{Connector, Secure},
+    discover::Discover,
+    error::{DiscoverError, TcpError},
+    explicit::Explicit,
+    http::HttpService,
+    metrics,
+    plan::Protocol,
+    target::{Parts, Target},
+};
+use mesh_http::detect::{Detected, HttpVersion, detect};
+use mesh_model::authority::Authority;
+use mesh_net::{
+    listen::{Accepted, Listener},
+    orig_dst,
+};
+use mesh_observe::Metrics;
+use mesh_process::drain;
+use mesh_stack::{
+    cache::{Cache, Handle},
+    io::Io,
+    queue::Queue,
+};
+use std::{net::SocketAddr, sync::Arc};
+use tokio::time::Instant;
+
+/// The outbound half. Clones share everything; a worker has one of its own, with its own connections.
+#[derive(Clone)]
+pub struct Outbound(Arc<Shared>);
+
+struct Shared {
+    parts: Arc<Parts>,
+    targets: Cache<Authority, Target>,
+    in_flight: Queue,
+}
+
+/// How connections come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// Redirected by the kernel, which knows where they wanted to go.
+    Transparent,
+    /// Sent here by clients that use this proxy knowingly, from the host or from this Pod.
+    Explicit,
+}
+
+impl Outbound {
+    /// An outbound half for the runtime that uses it.
+    pub fn new(
+        config: Config,
+        discover: Arc<dyn Discover>,
+        secure: Arc<dyn Secure>,
+        metrics: Metrics,
+    ) -> Self {
+        let own = config.inbound_ips.clone();
+        let connector = Connector::new(config.connect, secure, metrics.clone(), own);
+        let targets = Cache::new(config.discovery_idle);
+        let in_flight = Queue::new(config.max_in_flight);
+        let parts = Arc::new(Parts { config, discover, connector, metrics });
+        Self(Arc::new(Shared { parts, targets, in_flight }))
+    }
+
+    /// Accepts until the drain starts; each connection then finishes in its own time.
+    pub async fn run(self, listener: Listener, entry: Entry, drain: drain::Watch) {
+        let mut signaled = std::pin::pin!(drain.clone().signaled());
+        loop {
+            let accepted = tokio::select! {
+                _ = &mut signaled => return,
+                accepted = listener.accept() => accepted,
+            };
+            let (outbound, drain) = (self.clone(), drain.clone());
+            tokio::spawn(async move {
+                let (peer, to) = (accepted.peer, accepted.local);
+                if let Err(error) = outbound.connection(accepted, entry, drain).await {
+                    outbound.parts().metrics.errors.outbound_tcp(error.kind(), to);
+                    tracing::info!(client = %peer, %error, "connection closed");
+                }
+            });
+        }
+    }
+
+    async fn connection(
+        &self,
+        accepted: Accepted,
+        entry: Entry,
+        drain: drain::Watch,
+    ) -> Result<(), TcpError> {
+        if entry == Entry::Explicit {
+            return Explicit::new(self.clone()).serve(accepted, drain).await;
+        }
+        let to = orig_dst::of(&accepted, orig_dst::Source::Redirect)?.0;
+        if to == accepted.local {
+            return Err(TcpError::Refused("the connection was not redirected"));
+        }
+        let io = metrics::track_src(&self.parts().metrics, accepted.io, to);
+        let target = self.target(&Authority::Socket(to)).await?;
+        self.proxy(target, io, drain).await
+    }
+
+    /// What discovery says of a destination. Asked once while anybody uses it; what is no more is asked
+    /// again, and a refusal is never kept.
+    ///
+    /// # Errors
+    /// When there is no such destination, it is not for us, or nobody answers.
+    pub async fn target(&self, authority: &Authority) -> Result<Handle<Target>, DiscoverError> {
+        let targets = &self.0.targets;
+        let build = || Target::discover(authority, self.0.parts.clone());
+        let found = targets.get_or_build(authority, build).await?;
+        if found.gone().is_none() {
+            return Ok(found);
+        }
+        targets.invalidate_handle(authority, &found);
+        targets.get_or_build(authority, build).await
+    }
+
+    /// Carries a connection to a target: decides what it speaks and serves that.
+    ///
+    /// # Errors
+    /// When the connection breaks or its bytes cannot be carried on.
+    pub async fn proxy(
+        &self,
+        target: Handle<Target>,
+        io: impl Io,
+        drain: drain::Watch,
+    ) -> Result<(), TcpError> {
+        // An update that changes the protocol holds for the connections after this one.
+        let protocol = target.active().protocol;
+        let version = match protocol {
+            Protocol::Opaque => return self.tcp(&target, io).await,
+            Protocol::Http1 => HttpVersion::Http1,
+            Protocol::Http2 => HttpVersion::Http2,
+            Protocol::Detect => {
+                let (detected, io) = self.sniff(io).await?;
+                return match detected {
+                    Detected::Http(version) => self.serve(target, io, version, drain).await,
+                    // A server that speaks first makes its client wait in silence.
+                    Detected::NotHttp | Detected::Timeout => self.tcp(&target, io).await,
+                };
+            }
+        };
+        self.serve(target, io, version, drain).await
+    }
+
+    /// The service that sends requests to a target.
+    pub fn http(&self, target: Handle<Target>) -> HttpService {
+        HttpService::new(self.clone(), target)
+    }
+
+    async fn serve(
+        &self,
+        target: Handle<Target>,
+        io: impl Io,
+        version: HttpVersion,
+        drain: drain::Watch,
+    ) -> Result<(), TcpError> {
+        let service = self.http(target);
+        let params = &self.parts().config.server;
+        // The clone keeps the drain waiting until this connection has ended.
+        let _held = drain.clone();
+        let draining = async { drop(drain.signaled().await) };
+        Ok(mesh_http::serve(io, version, params, service, draining).await?)
+    }
+
+    pub(crate) async fn sniff<I: Io>(
+        &self,
+        io: I,
+    ) -> std::io::Result<(Detected, mesh_stack::io::Prefixed<I>)> {
+        let start = Instant::now();
+        let result = detect(io, self.parts().config.detect_timeout).await;
+        metrics::detected(&self.parts().metrics, &result, start.elapsed());
+        result
+    }
+
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.0.parts
+    }
+
+    pub(crate) fn in_flight(&self) -> &Queue {
+        &self.0.in_flight
+    }
+
+    /// Whether an address may use this proxy knowingly: the host (127.0.0.1, ::1) and this Pod.
+    pub(crate) fn is_at_home(&self, peer: SocketAddr) -> bool {
+        mesh_net::connect::is_own_loopback(peer.ip())
+            || self.parts().config.inbound_ips.contains(&peer.ip())
+    }
+}
