@@ -1,1 +1,32 @@
-//! (door sign to be written with the room)
+//! # Inbound
+//!
+//! Job: take connections that are meant for the application of this Pod, find out what they speak and who
+//! sends them, obey the policy of the port, and forward them.
+//! May touch: accepted connections, connections to the application. Must not touch: discovery of other
+//! workloads; what a gateway does with named connections is behind [`gateway::Gateway`].
+//! Callers: the wiring of the proxy; the gateway plugs in.
+//!
+//! `sidecar.rs` is the page to read first.
+
+mod admin;
+pub mod config;
+mod connection;
+mod direct;
+mod error;
+pub mod gateway;
+mod http;
+pub mod policy;
+mod sidecar;
+mod tcp;
+mod tls;
+
+pub use self::{
+    config::Config,
+    error::{DirectRefusal, Error},
+    policy::{Defaults, Policies, PolicySource},
+    sidecar::{Inbound, Shared},
+};
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -6,7 +6,7 @@
 //! Callers: the inbound and outbound HTTP paths.
 
 use crate::{
-    labels::{InboundLabels, NoTls, OutboundLabels, Tls},
+    labels::{InboundLabels, OutboundLabels},
     series::{Buckets, Counter, Family, Histogram, LabelSet, Registrar},
 };
 use http::{HeaderMap, Request, Response, StatusCode, header};
@@ -14,9 +14,7 @@ use http_body::Body as _;
 use mesh_http::{
     Body, Error,
     body::{End, ObserveBody},
-    observe::{Observe, ObserveEndpoint, ObserveResponse},
 };
-use mesh_model::endpoint::Endpoint;
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,
@@ -361,53 +359,4 @@ fn reason_name(reason: h2::Reason) -> &'static str {
     ];
     let code: u32 = reason.into();
     NAMES.get(code as usize).copied().unwrap_or("UNKNOWN")
-}
-
-// === the balancer's hooks ===
-
-/// Observes what a balancer sends, as outbound traffic.
-#[derive(Clone, Debug)]
-pub struct OutboundObserver {
-    metrics: HttpMetrics,
-    authority: Option<String>,
-}
-
-impl HttpMetrics {
-    /// An observer for the balancer of the destination `authority`.
-    pub fn observer(&self, authority: Option<&str>) -> OutboundObserver {
-        OutboundObserver { metrics: self.clone(), authority: authority.map(str::to_owned) }
-    }
-}
-
-impl Observe for OutboundObserver {
-    fn endpoint(&self, endpoint: &Endpoint) -> Arc<dyn ObserveEndpoint> {
-        let tls = match &endpoint.metadata.tls {
-            Some(target) => Tls::Server(target.id.clone()),
-            None => Tls::None(NoTls::NotDiscovered),
-        };
-        let labels = OutboundLabels {
-            target: endpoint.addr,
-            tls,
-            authority: self.authority.clone(),
-            discovered: endpoint.metadata.labels.clone(),
-        };
-        Arc::new(self.metrics.outbound(&labels))
-    }
-}
-
-impl ObserveEndpoint for HttpSeries {
-    fn request(&self, request: &Request<Body>) -> Option<Box<dyn ObserveResponse>> {
-        Some(Box::new(self.begin(request)))
-    }
-}
-
-impl ObserveResponse for Exchange {
-    fn respond(self: Box<Self>, response: Response<Body>) -> Response<Body> {
-        Self::respond(*self, response)
-    }
-
-    fn failed(self: Box<Self>, error: &Error) {
-        // What the client is told is decided further out; at the endpoint it is a bad gateway.
-        self.fail(StatusCode::BAD_GATEWAY, StreamError::of(error));
-    }
 }

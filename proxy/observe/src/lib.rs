@@ -22,9 +22,7 @@ pub use self::{
     access::{Access, AccessLabels, InboundAccess},
     detect::{DetectMetrics, DetectResult, TransportHeaderLabels},
     errors::{ErrorMetrics, InboundErrorLabels},
-    http::{
-        Classify, Exchange, HttpMetrics, HttpSeries, OutboundObserver, RequestKind, StreamError,
-    },
+    http::{Classify, Exchange, HttpMetrics, HttpSeries, RequestKind, StreamError},
     labels::{Direction, InboundLabels, NoTls, OutboundLabels, Tls},
     process::{IdentityMetrics, build_info},
     series::{Buckets, Counter, Family, Gauge, Histogram, LabelSet, Registrar},
