@@ -70,11 +70,11 @@ pub(super) async fn read(client: &Client, args: &Args) -> Result<Gateway> {
         })?,
         given => given.to_owned(),
     };
+    let probe_port = port(&service, names::PROBE_PORT)?;
     let port = match args.gateway_port {
         0 => port(&service, names::GATEWAY_PORT)?,
         given => given,
     };
-    let probe_port = port(&service, names::PROBE_PORT)?;
     Ok(Gateway {
         addresses,
         port,
