@@ -6,5 +6,8 @@
 //! Must not touch: which programs exist; the caller hands in a `Programs` table.
 //! Callers: tests, and `core/cli`.
 
+pub mod cluster;
 pub mod controllers;
+pub mod dns;
 mod feed;
+pub mod node;
