@@ -1,0 +1,156 @@
+//! # Discovery with a memory
+//!
+//! Job: stand between discovery and its users: what was good last stands in while the control plane does
+//! not answer, and only an answer that says no takes it away.
+//! May touch: watched values, the view. Must not touch: the network. Callers: the wiring.
+
+use crate::view::View;
+use mesh_discover::{RefusalCode, State};
+use mesh_inbound::PolicySource;
+use mesh_model::{
+    authority::{Authority, NameAddr},
+    endpoint::EndpointSet,
+    inbound::ServerPolicy,
+    outbound::OutboundPolicy,
+    profile::Profile,
+};
+use mesh_outbound::Discover;
+use std::{sync::Arc, time::Duration};
+use tokio::{runtime::Handle, sync::watch};
+
+/// How long a fresh answer is waited for before the remembered one is used: long enough that a control
+/// plane that is there always comes first, also with a no.
+const FRESH_FIRST: Duration = Duration::from_millis(200);
+
+/// Discovery that remembers profiles and endpoints of names.
+pub struct RememberingDiscovery {
+    inner: Arc<dyn Discover>,
+    view: View,
+}
+
+impl RememberingDiscovery {
+    /// Remembers in `view` what `inner` tells.
+    pub fn new(inner: Arc<dyn Discover>, view: View) -> Self {
+        Self { inner, view }
+    }
+}
+
+impl Discover for RememberingDiscovery {
+    fn profile(&self, target: &Authority) -> watch::Receiver<State<Profile>> {
+        let Authority::Name(_) = target else { return self.inner.profile(target) };
+        let (view, name) = (self.view.clone(), target.to_string());
+        let last = view.profile(&name);
+        remember(self.inner.profile(target), last, move |value| view.set_profile(&name, value))
+    }
+
+    fn policy(&self, target: &Authority) -> watch::Receiver<State<OutboundPolicy>> {
+        self.inner.policy(target)
+    }
+
+    fn endpoints(&self, addr: &NameAddr) -> watch::Receiver<State<EndpointSet>> {
+        let (view, name) = (self.view.clone(), addr.to_string());
+        let last = view.endpoints(&name);
+        remember(self.inner.endpoints(addr), last, move |value| view.set_endpoints(&name, value))
+    }
+}
+
+/// Passes on what `fresh` says, kept by `keep`; while it says nothing, `last`.
+fn remember<T: Clone + Send + Sync + 'static>(
+    fresh: watch::Receiver<State<T>>,
+    last: Option<T>,
+    keep: impl Fn(Option<T>) + Send + Sync + 'static,
+) -> watch::Receiver<State<T>> {
+    let (out, receiver) = watch::channel(State::Pending);
+    tokio::spawn(async move {
+        tokio::select! {
+            () = follow(fresh, &out, Memory { last, keep }) => {}
+            () = out.closed() => {}
+        }
+    });
+    receiver
+}
+
+async fn follow<T: Clone, K: Fn(Option<T>)>(
+    mut fresh: watch::Receiver<State<T>>,
+    out: &watch::Sender<State<T>>,
+    mut memory: Memory<T, K>,
+) {
+    if let Some(last) = memory.last.clone() {
+        let answered = fresh.wait_for(|state| !matches!(state, State::Pending));
+        if tokio::time::timeout(FRESH_FIRST, answered).await.is_err() {
+            out.send_replace(State::Known(last));
+        }
+    }
+    loop {
+        let state = fresh.borrow_and_update().clone();
+        match memory.judge(state) {
+            State::Pending => {}
+            settled => {
+                out.send_replace(settled);
+            }
+        }
+        if fresh.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+struct Memory<T, K> {
+    last: Option<T>,
+    keep: K,
+}
+
+impl<T: Clone, K: Fn(Option<T>)> Memory<T, K> {
+    /// What is to be believed, given an answer.
+    fn judge(&mut self, state: State<T>) -> State<T> {
+        match state {
+            State::Pending => State::Pending,
+            State::Known(value) => {
+                (self.keep)(Some(value.clone()));
+                self.last = Some(value.clone());
+                State::Known(value)
+            }
+            State::Refused(no) if no.code == RefusalCode::FailedPrecondition => {
+                (self.keep)(None);
+                self.last = None;
+                State::Refused(no)
+            }
+            // Not what a control plane that knows of exports answers: what was good stays.
+            State::Refused(no) => match &self.last {
+                Some(value) => State::Known(value.clone()),
+                None => State::Refused(no),
+            },
+        }
+    }
+}
+
+/// Inbound policies that are remembered.
+pub struct RememberingPolicies {
+    inner: Arc<dyn PolicySource>,
+    view: View,
+    runtime: Handle,
+}
+
+impl RememberingPolicies {
+    /// Remembers in `view` what `inner` tells; its tasks run on `runtime`.
+    pub fn new(inner: Arc<dyn PolicySource>, view: View, runtime: Handle) -> Self {
+        Self { inner, view, runtime }
+    }
+}
+
+impl PolicySource for RememberingPolicies {
+    fn watch(&self, port: u16, start: Arc<ServerPolicy>) -> watch::Receiver<Arc<ServerPolicy>> {
+        let start = self.view.policy(port).unwrap_or(start);
+        let fresh = self.inner.watch(port, start);
+        let (mut news, view) = (fresh.clone(), self.view.clone());
+        // Ends with the stream: an eviction of the port drops the other receiver, and the watch is held
+        // open by ours no longer than the proxy lives. Ports of a gateway are few.
+        self.runtime.spawn(async move {
+            while news.changed().await.is_ok() {
+                let policy = news.borrow_and_update().clone();
+                view.set_policy(port, policy);
+            }
+        });
+        fresh
+    }
+}
