@@ -11,7 +11,7 @@ use crate::{
     metrics::{Metrics, Subscription},
     view::{Client, Snapshot, Told, View},
 };
-use futures::{Stream, stream};
+use futures::{FutureExt, Stream, stream};
 use linkerd2_proxy_api::destination::{
     self as api,
     destination_server::{Destination as Api, DestinationServer},
@@ -27,9 +27,12 @@ use mesh_process::{
 };
 use mesh_wire::{context_token::ContextToken, destination as wire, profile as wire_profile};
 use parking_lot::Mutex;
-use std::{collections::VecDeque, num::NonZeroU16, pin::Pin, sync::Arc};
-use tokio::sync::watch;
-use tonic::{Request, Response, Status};
+use std::{collections::VecDeque, io, num::NonZeroU16, pin::Pin, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+};
+use tonic::{Request, Response, Status, transport::server::Connected};
 
 /// The destination service over an index. Clones share all.
 #[derive(Clone)]
@@ -44,6 +47,10 @@ pub struct Destination {
 /// What a handler streams.
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
+/// Streams of one connection.
+const MAX_STREAMS: u32 = 100_000;
+/// A client that is gone without a word is noticed after twice this time.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const HTTP_PORT: NonZeroU16 = NonZeroU16::new(80).expect("80 is not 0");
 
 impl Destination {
@@ -56,6 +63,28 @@ impl Destination {
         metrics: Metrics,
     ) -> Self {
         Self { config, index, readiness, drain, metrics }
+    }
+
+    /// Serves connections until the drain has ended every stream.
+    ///
+    /// # Errors
+    /// When the HTTP/2 server cannot start.
+    pub async fn run<I>(
+        self,
+        incoming: impl Stream<Item = io::Result<I>> + Send,
+    ) -> Result<(), tonic::transport::Error>
+    where
+        I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    {
+        let stop = self.drain.clone().signaled();
+        tonic::transport::Server::builder()
+            // A proxy holds a stream for each destination that it uses.
+            .max_concurrent_streams(MAX_STREAMS)
+            .http2_keepalive_interval(Some(KEEP_ALIVE))
+            .http2_keepalive_timeout(Some(KEEP_ALIVE))
+            .add_service(self.into_server())
+            .serve_with_incoming_shutdown(incoming, stop.map(drop))
+            .await
     }
 
     /// The service as a gRPC server takes it.

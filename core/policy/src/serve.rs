@@ -12,7 +12,7 @@ use crate::{
     error::Refusal,
     index::{inbound::InboundIndex, outbound::OutboundIndex},
 };
-use futures::{Stream, stream};
+use futures::{FutureExt, Stream, stream};
 use linkerd2_proxy_api::{
     inbound::inbound_server_policies_server::InboundServerPoliciesServer,
     outbound::outbound_policies_server::OutboundPoliciesServer,
@@ -22,9 +22,12 @@ use mesh_process::{
     ready::{Readiness, State},
 };
 use parking_lot::Mutex;
-use std::{pin::Pin, sync::Arc};
-use tokio::sync::watch;
-use tonic::{Code, Status};
+use std::{io, pin::Pin, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+};
+use tonic::{Code, Status, transport::server::Connected};
 
 /// Both policy services over their indexes. Clones share all.
 #[derive(Clone)]
@@ -39,6 +42,11 @@ pub struct Policies {
 /// What a handler streams.
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
+/// Streams of one connection.
+const MAX_STREAMS: u32 = 100_000;
+/// A client that is gone without a word is noticed after twice this time.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
 impl Policies {
     /// Services that answer once `readiness` no longer waits, and end their streams on drain.
     pub fn new(
@@ -49,6 +57,29 @@ impl Policies {
         drain: drain::Watch,
     ) -> Self {
         Self { config, inbound, outbound, readiness, drain }
+    }
+
+    /// Serves connections until the drain has ended every stream.
+    ///
+    /// # Errors
+    /// When the HTTP/2 server cannot start.
+    pub async fn run<I>(
+        self,
+        incoming: impl Stream<Item = io::Result<I>> + Send,
+    ) -> Result<(), tonic::transport::Error>
+    where
+        I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    {
+        let stop = self.drain.clone().signaled();
+        tonic::transport::Server::builder()
+            // A proxy holds a stream for each port and each destination that it uses.
+            .max_concurrent_streams(MAX_STREAMS)
+            .http2_keepalive_interval(Some(KEEP_ALIVE))
+            .http2_keepalive_timeout(Some(KEEP_ALIVE))
+            .add_service(self.inbound_server())
+            .add_service(self.outbound_server())
+            .serve_with_incoming_shutdown(incoming, stop.map(drop))
+            .await
     }
 
     /// Inbound policies, as a gRPC server takes them.

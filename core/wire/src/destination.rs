@@ -278,8 +278,10 @@ mod json {
     }
 
     pub(super) fn parse(text: &str) -> Result<Http2Params, Invalid> {
-        let params: Params =
-            serde_json::from_str(text).map_err(|e| Invalid::value("HTTP/2 parameters", e))?;
+        let bad = |e| Invalid::value("HTTP/2 parameters", e);
+        // An object it must be: a sequence would do for a struct too.
+        let object: serde_json::Map<_, _> = serde_json::from_str(text).map_err(bad)?;
+        let params: Params = serde_json::from_value(object.into()).map_err(bad)?;
         let span = |s: Span| Duration::new(s.seconds, s.nanos.min(999_999_999));
         let window = |size: u32| Some(size).filter(|s| *s > 0);
         let flow = params.flow_control.unwrap_or_default();
@@ -365,6 +367,6 @@ mod tests {
         assert_eq!((keep.interval.as_secs(), keep.timeout.as_secs()), (10, 3));
         assert!(keep.while_idle);
         assert_eq!(http2_from_json("{}").unwrap(), Http2Params::default());
-        assert!(http2_from_json("[1]").is_err());
+        assert!(http2_from_json("[]").is_err());
     }
 }
