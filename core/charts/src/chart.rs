@@ -42,7 +42,7 @@ impl<'a> Release<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum RenderError {
     /// A template fails, mostly because it refuses a value.
-    #[error("{0}")]
+    #[error(transparent)]
     Template(#[from] TemplateError),
     /// What a template gives is not YAML: a value breaks it.
     #[error(

@@ -181,7 +181,7 @@ fn the_gateway_is_a_proxy_alone() {
         env(proxy, "LINKERD2_PROXY_INBOUND_GATEWAY_SUFFIXES")["value"],
         "svc.cluster.local."
     );
-    assert_eq!(env(proxy, "MESH_ORIGINAL_DESTINATION")["value"], "local");
+    assert_eq!(env(proxy, "MESH_ORIGINAL_DST")["value"], "local");
     assert_eq!(env(proxy, "LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS")["value"], PEM);
     let context = env(proxy, "LINKERD2_PROXY_DESTINATION_CONTEXT")["value"].as_str().unwrap();
     let context: Value = serde_json::from_str(context).unwrap();

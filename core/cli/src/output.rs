@@ -62,8 +62,22 @@ pub fn note(text: impl AsRef<str>) {
 
 /// Reports an error with its causes on stderr; gives the exit code of failure.
 pub fn fail(error: &anyhow::Error) -> ExitCode {
-    note(format!("{error:#}"));
+    note(sentence(error));
     ExitCode::FAILURE
+}
+
+/// The error with its causes; a cause that the sentence before it already ends with is left out.
+pub fn sentence(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if text.is_empty() {
+            text = cause;
+        } else if !text.ends_with(cause.trim_end()) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// Turns a verb's result into an exit code, reporting an error on stderr.

@@ -5,7 +5,7 @@ Context: a dict with
              disableIPv6, linkerdVersion, imagePullPolicy
   Namespace  of the control plane
   Pod        native (as an init container that restarts), inboundPorts, capabilities {add, drop},
-             tokenMount (the application's service account mount), originalDestination, gatewayExport
+             tokenMount (the application's service account mount), originalDestination, snapshot, gatewayExport
 */}}
 {{- define "partials.proxy" -}}
 {{- $v := .Values }}
@@ -138,7 +138,11 @@ env:
   value: "true"
 {{- end }}
 {{- with $pod.originalDestination }}
-- name: MESH_ORIGINAL_DESTINATION
+- name: MESH_ORIGINAL_DST
+  value: {{ . }}
+{{- end }}
+{{- with $pod.snapshot }}
+- name: MESH_SNAPSHOT
   value: {{ . }}
 {{- end }}
 - name: LINKERD2_PROXY_DESTINATION_PROFILE_SUFFIXES
