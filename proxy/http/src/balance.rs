@@ -73,6 +73,9 @@ struct Core {
     mode: Mode,
 }
 
+/// An endpoint, the connection to take, and the place in its load.
+type Picked = (Arc<EndpointClient>, Lane, Pending);
+
 /// What happens when nothing is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
@@ -145,8 +148,10 @@ impl Balancer {
         let (parts, body) = request.into_parts();
         let replay = Replay::new(body);
         let mut resends = 0;
+        let mut refused_by = None;
         loop {
-            let (client, lane, pending) = self.core.pick(&lane_of).await?;
+            let avoid = refused_by.as_ref();
+            let (client, lane, pending) = self.core.pick(&lane_of, avoid).await?;
             let addr = client.endpoint.addr;
             let mut request = Request::from_parts(parts.clone(), replay.attempt());
             prepare(&client.endpoint, &mut request).map_err(|e| e.at_endpoint(addr))?;
@@ -160,6 +165,7 @@ impl Balancer {
                     if unprocessed && resends < RESENDS && self.core.resends(&replay, &error) {
                         resends += 1;
                         tracing::debug!(%addr, %error, "sending again");
+                        refused_by = Some(client);
                         continue;
                     }
                     if let Some(observer) = observer {
@@ -188,9 +194,13 @@ impl Core {
         })
     }
 
-    /// An endpoint that is ready, waiting for one if need be.
-    async fn pick(&self, of: &LaneOf) -> Result<(Arc<EndpointClient>, Lane, Pending), Error> {
-        if let Some(found) = self.try_pick(of) {
+    /// An endpoint that is ready, waiting for one if need be; another than `avoid` if there is one.
+    async fn pick(
+        &self,
+        of: &LaneOf,
+        avoid: Option<&Arc<EndpointClient>>,
+    ) -> Result<Picked, Error> {
+        if let Some(found) = self.try_pick(of, avoid) {
             return Ok(found);
         }
         let _place = self.queue.enter()?;
@@ -198,7 +208,7 @@ impl Core {
             let mut changed = pin!(self.shared.changed.notified());
             // Registered before looking again, so that no change is missed in between.
             changed.as_mut().enable();
-            if let Some(found) = self.try_pick(of) {
+            if let Some(found) = self.try_pick(of, avoid) {
                 return Ok(found);
             }
             self.why_not(of)?;
@@ -207,17 +217,17 @@ impl Core {
         }
     }
 
-    fn try_pick(&self, of: &LaneOf) -> Option<(Arc<EndpointClient>, Lane, Pending)> {
+    fn try_pick(&self, of: &LaneOf, avoid: Option<&Arc<EndpointClient>>) -> Option<Picked> {
         let members = self.members.load();
         let now = Instant::now();
-        let client = p2c::pick(
-            &members,
-            &mut rand::rng(),
-            |m| self.takes(m, m.lane(of)),
-            |m| m.load.value(now),
-        )?;
-        let pending = client.load.begin(now);
-        Some((client.clone(), client.lane(of), pending))
+        let choose = |avoid: Option<&Arc<EndpointClient>>| {
+            let ready = |m: &Arc<EndpointClient>| {
+                avoid.is_none_or(|a| !Arc::ptr_eq(a, m)) && self.takes(m, m.lane(of))
+            };
+            p2c::pick(&members, &mut rand::rng(), ready, |m| m.load.value(now))
+        };
+        let client = choose(avoid).or_else(|| avoid.and_then(|_| choose(None)))?;
+        Some((client.clone(), client.lane(of), client.load.begin(now)))
     }
 
     fn takes(&self, member: &Arc<EndpointClient>, lane: Lane) -> bool {
@@ -252,7 +262,7 @@ impl Core {
     /// Brings the members in line with the set: those whose address and metadata stay keep their
     /// connections and load.
     fn apply(&self, set: &EndpointSet, observe: &dyn Observe, ewma: PeakEwma) {
-        let before = self.members.load_full();
+        let (before, now) = (self.members.load_full(), Instant::now());
         let mut kept: HashMap<SocketAddr, &Arc<EndpointClient>> =
             before.iter().map(|m| (m.endpoint.addr, m)).collect();
         let members = set
@@ -265,7 +275,7 @@ impl Core {
                 }
                 _ => {
                     let endpoint = Endpoint { addr: *addr, metadata: metadata.clone() };
-                    let load = Arc::new(Load::new(ewma, Instant::now()));
+                    let load = Arc::new(Load::new(ewma, now));
                     let observer = observe.endpoint(&endpoint);
                     EndpointClient::new(endpoint, load, observer, self.shared.clone())
                 }

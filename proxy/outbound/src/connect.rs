@@ -8,6 +8,7 @@
 use crate::metrics;
 use futures::future::BoxFuture;
 use mesh_http::client::{Connect, ConnectFailure};
+use mesh_meshtls::Credentials;
 use mesh_model::{
     endpoint::{Endpoint, EndpointMetadata, EndpointSet, ProtocolHint, TlsTarget},
     transport::{SessionProtocol, TransportHeader},
@@ -34,6 +35,22 @@ pub trait Secure: Send + Sync + 'static {
         target: &TlsTarget,
         header: bool,
     ) -> BoxFuture<'static, io::Result<(BoxedIo, bool)>>;
+}
+
+impl Secure for Credentials {
+    fn secure(
+        &self,
+        io: BoxedIo,
+        target: &TlsTarget,
+        header: bool,
+    ) -> BoxFuture<'static, io::Result<(BoxedIo, bool)>> {
+        let (credentials, target) = (self.clone(), target.clone());
+        Box::pin(async move {
+            let connected = mesh_meshtls::connect(io, &credentials, &target, header).await;
+            let connected = connected.map_err(io::Error::other)?;
+            Ok((BoxedIo::new(connected.io), connected.alpn_transport))
+        })
+    }
 }
 
 /// Connects to endpoints. Cheap to clone.

@@ -1,0 +1,21 @@
+//! # Traffic through outbound
+//!
+//! Job: each protocol from an application, through an outbound half, to servers on loopback, with
+//! discovery played by the test.
+//! Must not touch: anything but loopback.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+#[path = "traffic/harness.rs"]
+mod harness;
+
+#[path = "traffic/balancing.rs"]
+mod balancing;
+#[path = "traffic/explicit.rs"]
+mod explicit;
+#[path = "traffic/http1.rs"]
+mod http1;
+#[path = "traffic/http2.rs"]
+mod http2;
+#[path = "traffic/tcp.rs"]
+mod tcp;

@@ -1,0 +1,227 @@
+//! # Balancing
+//!
+//! Job: endpoints that come, go, refuse and fall silent. Must not touch: anything but loopback.
+
+use crate::harness::*;
+use http::{Request, Response};
+use mesh_http::{Body, detect::HttpVersion};
+use mesh_model::endpoint::{EndpointMetadata, EndpointSet, KeepAlive, ProtocolHint};
+use std::{
+    collections::HashSet,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::time::Instant;
+
+const NAME: &str = "web.shop.svc.cluster.local:80";
+
+fn hinted() -> EndpointMetadata {
+    EndpointMetadata { hint: ProtocolHint::Http2, ..EndpointMetadata::default() }
+}
+
+fn get() -> Request<Body> {
+    Request::get("http://web/some/path").body(Body::empty()).unwrap()
+}
+
+// proves: BAL-1
+#[tokio::test]
+async fn endpoints_come_and_go_under_load_without_a_failure() {
+    let rig = Rig::new();
+    let mut servers = Vec::new();
+    for _ in 0..4 {
+        let tag = servers.len().to_string();
+        let server = serve(HttpVersion::Http2, move |_| {
+            let tag = tag.clone();
+            async move { Response::new(Body::full(tag)) }
+        });
+        servers.push((server.await, hinted()));
+    }
+    rig.known.service(NAME, false, set(&servers[..2]));
+    let client = h2(rig.entrance(NAME).await).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let seen = Arc::new(Mutex::new(HashSet::new()));
+    let load: Vec<_> = (0..16)
+        .map(|_| {
+            let (mut client, stop, seen) = (client.clone(), stop.clone(), seen.clone());
+            tokio::spawn(async move {
+                let mut sent = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let response = client.send_request(get()).await.unwrap();
+                    assert_eq!(response.status(), 200);
+                    let tag = text(response.into_body()).await;
+                    seen.lock().unwrap().insert(tag);
+                    sent += 1;
+                }
+                sent
+            })
+        })
+        .collect();
+    for round in 0..40 {
+        let from = round % 3;
+        rig.known.set(NAME, set(&servers[from..from + 2]));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let sent: usize = futures::future::join_all(load).await.into_iter().map(|n| n.unwrap()).sum();
+    assert!(sent > 100, "{sent}");
+    assert_eq!(seen.lock().unwrap().len(), 4);
+}
+
+// proves: BAL-2
+#[tokio::test]
+async fn what_no_peer_has_seen_is_sent_again() {
+    let rig = Rig::new();
+    let refused = Arc::new(AtomicUsize::new(0));
+    let (listener, refusing) = bind().await;
+    let counted = refused.clone();
+    tokio::spawn(async move {
+        loop {
+            let (io, _) = listener.accept().await.unwrap();
+            let counted = counted.clone();
+            tokio::spawn(async move {
+                let mut connection = ::h2::server::handshake(io).await.unwrap();
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    counted.fetch_add(1, Ordering::SeqCst);
+                    respond.send_reset(::h2::Reason::REFUSED_STREAM);
+                }
+            });
+        }
+    });
+    let good = serve(HttpVersion::Http2, echo).await;
+    rig.known.service(NAME, false, set(&[(refusing, hinted()), (good, hinted())]));
+    let mut client = h2(rig.entrance(NAME).await).await;
+    for _ in 0..60 {
+        let request = Request::post("http://web/echo").body(Body::full("body")).unwrap();
+        let response = client.send_request(request).await.unwrap();
+        assert_eq!(text(response.into_body()).await, "body");
+    }
+    assert!(refused.load(Ordering::SeqCst) > 0);
+}
+
+// proves: BAL-2
+#[tokio::test]
+async fn a_peer_that_drains_costs_no_request() {
+    let rig = Rig::new();
+    let (listener, addr) = bind().await;
+    tokio::spawn(async move {
+        loop {
+            let (io, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut connection = ::h2::server::handshake(io).await.unwrap();
+                let mut served = 0;
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    respond.send_response(Response::new(()), true).unwrap();
+                    served += 1;
+                    if served == 5 {
+                        connection.graceful_shutdown();
+                    }
+                }
+            });
+        }
+    });
+    rig.known.service(NAME, false, set(&[(addr, hinted())]));
+    let mut client = h2(rig.entrance(NAME).await).await;
+    for at in 0..40 {
+        let response = client.send_request(get()).await.unwrap();
+        assert_eq!(response.status(), 200, "{at}: {:?}", response.headers());
+    }
+}
+
+// proves: BAL-3
+#[tokio::test]
+async fn a_peer_that_is_back_is_found_by_the_first_who_needs_it() {
+    let rig = Rig::with(|config| config.balance.failfast = Duration::from_secs(20));
+    let (listener, addr) = bind().await;
+    drop(listener);
+    rig.known.service(NAME, false, set(&[(addr, hinted())]));
+    let mut client = h2(rig.entrance(NAME).await).await;
+    let waiting = tokio::spawn(async move { client.send_request(get()).await.unwrap().status() });
+    // Long enough for the backoff alone to wait 1.6 s and more between attempts.
+    tokio::time::sleep(Duration::from_millis(1600)).await;
+    let listener = tokio::net::TcpListener::bind(addr).await.unwrap();
+    let back = Instant::now();
+    tokio::spawn(serve_on(listener, HttpVersion::Http2, echo));
+    assert_eq!(waiting.await.unwrap(), 200);
+    assert!(back.elapsed() < Duration::from_millis(700), "{:?}", back.elapsed());
+}
+
+// proves: BAL-4
+#[tokio::test]
+async fn a_silent_peer_that_is_withdrawn_ends_its_requests() {
+    let keep_alive = KeepAlive {
+        interval: Duration::from_secs(3600),
+        timeout: Duration::from_millis(200),
+        while_idle: true,
+    };
+    silent_peer(keep_alive, true).await;
+}
+
+// proves: BAL-4
+#[tokio::test]
+async fn a_silent_peer_is_noticed_by_pings() {
+    let keep_alive = KeepAlive {
+        interval: Duration::from_millis(200),
+        timeout: Duration::from_millis(200),
+        while_idle: true,
+    };
+    silent_peer(keep_alive, false).await;
+}
+
+/// A peer takes a request and then says nothing more, not even to PINGs.
+async fn silent_peer(keep_alive: KeepAlive, withdraw: bool) {
+    let rig = Rig::new();
+    let (listener, addr) = bind().await;
+    let taken = Arc::new(AtomicBool::new(false));
+    let noted = taken.clone();
+    tokio::spawn(async move {
+        let (io, _) = listener.accept().await.unwrap();
+        let mut connection = ::h2::server::handshake(io).await.unwrap();
+        let request = connection.accept().await.unwrap().unwrap();
+        noted.store(true, Ordering::SeqCst);
+        let _held = (request, connection, listener);
+        std::future::pending::<()>().await;
+    });
+    let mut metadata = hinted();
+    metadata.http2.keep_alive = Some(keep_alive);
+    rig.known.service(NAME, false, set(&[(addr, metadata)]));
+    let mut client = h2(rig.entrance(NAME).await).await;
+    let request = tokio::spawn(async move { client.send_request(get()).await.unwrap() });
+    until("the peer has the request", || taken.load(Ordering::SeqCst)).await;
+    let start = Instant::now();
+    if withdraw {
+        rig.known.set(NAME, EndpointSet::default());
+    }
+    let response = tokio::time::timeout(PATIENCE, request).await.expect("no hang").unwrap();
+    assert_eq!(response.status(), 502);
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+}
+
+// proves: BAL-5
+#[tokio::test]
+async fn metrics_tell_of_requests_and_connections() {
+    let rig = Rig::new();
+    let server: SocketAddr = serve(HttpVersion::Http1, echo).await;
+    let mut metadata = EndpointMetadata::default();
+    let labels = [("service".to_owned(), "web".to_owned())];
+    metadata.labels = Arc::new(labels.into_iter().collect());
+    rig.known.service(NAME, false, set(&[(server, metadata)]));
+    let mut client = h1(rig.entrance(NAME).await).await;
+    let request = Request::get("/some/path").header("host", "web").body(Body::empty()).unwrap();
+    let response = client.send_request(request).await.unwrap();
+    assert_eq!(response.status(), 200);
+    text(response.into_body()).await;
+    let scrape = || {
+        let families = rig.metrics.registry().gather();
+        let found = families.iter().find(|f| f.name() == "response_total");
+        found.map(|f| format!("{:?}", f.get_metric())).unwrap_or_default()
+    };
+    until("the response is counted", || scrape().contains("dst_service")).await;
+    let scraped = scrape();
+    for part in ["outbound", "web.shop.svc.cluster.local:80", "success"] {
+        assert!(scraped.contains(part), "{part} in {scraped}");
+    }
+}
