@@ -152,7 +152,6 @@ fn keep(snapshot: &Arc<Snapshot>, wanted: impl Fn(&Entry) -> bool) -> Arc<Snapsh
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

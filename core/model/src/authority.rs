@@ -162,7 +162,6 @@ impl fmt::Display for ServiceName {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -145,7 +145,6 @@ impl fmt::Display for Identity {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

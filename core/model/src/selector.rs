@@ -150,7 +150,6 @@ impl fmt::Display for Selector {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

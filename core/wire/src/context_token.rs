@@ -89,7 +89,6 @@ pub(crate) fn export_of(token: &serde_json::Value) -> Result<Option<Selector>, I
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -256,7 +256,6 @@ fn network_from_proto(network: api::Network) -> Result<NetworkMatch, Invalid> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::strategies;

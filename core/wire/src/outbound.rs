@@ -213,7 +213,6 @@ fn forward_from_proto(addr: api_destination::WeightedAddr) -> Result<BackendKind
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::strategies;

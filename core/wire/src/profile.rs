@@ -76,7 +76,6 @@ fn no_service_profile() -> api_meta::Metadata {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::strategies;

@@ -201,7 +201,6 @@ impl IdentityMatch {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::inbound::{DETECT_TIMEOUT, DefaultPolicy};
