@@ -39,14 +39,14 @@ where
     futures::stream::unfold(state, |(mut events, mut listed, mut backoff)| async move {
         loop {
             let change = match events.next().await? {
-                Ok(Event::Apply(object)) => Change::Apply(object),
-                Ok(Event::Delete(object)) => Change::Delete(object),
+                Ok(Event::Apply(object)) => Change::Apply(trimmed(object)),
+                Ok(Event::Delete(object)) => Change::Delete(trimmed(object)),
                 Ok(Event::Init) => {
                     listed.clear();
                     continue;
                 }
                 Ok(Event::InitApply(object)) => {
-                    listed.push(object);
+                    listed.push(trimmed(object));
                     continue;
                 }
                 Ok(Event::InitDone) => Change::Replace(std::mem::take(&mut listed)),
@@ -61,4 +61,10 @@ where
             return Some((change, (events, listed, backoff)));
         }
     })
+}
+
+/// Managed fields are the larger half of an object, and nobody here reads them.
+fn trimmed<K: Resource>(mut object: K) -> K {
+    object.meta_mut().managed_fields = None;
+    object
 }

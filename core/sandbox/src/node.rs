@@ -56,6 +56,8 @@ pub struct NodeConfig {
     pub cluster_domain: String,
 }
 
+/// All objects of a kind that Pods refer to.
+type View<K> = BTreeMap<ObjectKey, Arc<K>>;
 /// Namespace and name.
 type ObjectKey = (String, String);
 
@@ -66,8 +68,8 @@ pub(crate) struct Agent {
     pub(crate) events: Events,
     /// Advances whenever a ConfigMap or Secret changes.
     pub(crate) changes: watch::Sender<u64>,
-    maps: Mutex<BTreeMap<ObjectKey, Arc<ConfigMap>>>,
-    secrets: Mutex<BTreeMap<ObjectKey, Arc<Secret>>>,
+    maps: Mutex<View<ConfigMap>>,
+    secrets: Mutex<View<Secret>>,
     addresses: Mutex<Addresses>,
     pods: Mutex<HashMap<String, Handle>>,
 }
@@ -119,7 +121,7 @@ pub async fn run(
 }
 
 /// Keeps a view of all objects of a kind that Pods refer to.
-async fn keep<K>(agent: Arc<Agent>, view: fn(&Agent) -> &Mutex<BTreeMap<ObjectKey, Arc<K>>>)
+async fn keep<K>(agent: Arc<Agent>, view: fn(&Agent) -> &Mutex<View<K>>)
 where
     K: Resource<DynamicType = ()>
         + Clone

@@ -220,6 +220,19 @@ impl Controllers {
         Ok(())
     }
 
+    /// A deleted Service takes its Endpoints along, hand-written ones too.
+    pub(crate) async fn withdraw(&self, ns: &str, name: &str) -> Result<(), kube::Error> {
+        let orphaned = {
+            let world = self.world.lock();
+            world.services.get(ns, name).is_none() && world.endpoints.get(ns, name).is_some()
+        };
+        if orphaned {
+            let api: Api<Endpoints> = self.api(ns);
+            settled(api.delete(name, &DeleteParams::background()).await, &[404])?;
+        }
+        Ok(())
+    }
+
     /// Endpoints and EndpointSlices of one Service name.
     pub(crate) async fn service(&self, ns: &str, name: &str) -> Result<(), kube::Error> {
         let (endpoints, plan) = {
@@ -356,7 +369,7 @@ impl Controllers {
             let world = self.world.lock();
             let Some(pod) = world.pods.get(ns, name).cloned() else { return Ok(()) };
             let usable = |n: &&Arc<k8s_openapi::api::core::v1::Node>| {
-                !n.spec.as_ref().is_some_and(|s| s.unschedulable == Some(true))
+                n.spec.as_ref().is_none_or(|s| s.unschedulable != Some(true))
             };
             (pod, world.nodes.all().find(usable).map(|n| n.name_any()))
         };

@@ -86,7 +86,10 @@ pub(crate) fn spawn_watches(ctx: &Arc<Controllers>, tasks: &mut JoinSet<()>) {
         tasks,
         all(),
         |w| &mut w.services,
-        |_, o, keys| {
+        |world, o, keys| {
+            if world.services.get(&space(o), &o.name_any()).is_none() {
+                keys.push(Key::Withdraw(space(o), o.name_any()));
+            }
             keys.push(Key::Service(space(o), o.name_any()));
             keys.push(Key::Balancer(space(o), o.name_any()));
         },
@@ -185,8 +188,7 @@ fn watch<K>(
     tasks.spawn(async move {
         let mut changes = Box::pin(feed(Api::<K>::all(ctx.client.clone()), config));
         let mut listed = false;
-        while let Some(mut change) = changes.next().await {
-            trim(&mut change);
+        while let Some(change) = changes.next().await {
             note_owners(&ctx, &K::api_version(&()), &K::kind(&()), &change);
             ctx.absorb(change, store, touch);
             if !std::mem::replace(&mut listed, true) {
@@ -220,16 +222,6 @@ impl Controllers {
     /// Puts the answer to a write of ours into the world, ahead of the watch.
     pub(crate) fn learn<K: Resource>(&self, object: K, store: fn(&mut World) -> &mut Store<K>) {
         store(&mut self.world.lock()).put(object);
-    }
-}
-
-/// Managed fields are the larger half of an object, and nobody here reads them.
-fn trim<K: Resource>(change: &mut Change<K>) {
-    match change {
-        Change::Apply(object) | Change::Delete(object) => object.meta_mut().managed_fields = None,
-        Change::Replace(objects) => {
-            objects.iter_mut().for_each(|o| o.meta_mut().managed_fields = None);
-        }
     }
 }
 

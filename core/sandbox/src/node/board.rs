@@ -44,6 +44,8 @@ pub(crate) struct View {
     /// Its startup probe, if any, has passed.
     pub(crate) started: bool,
     pub(crate) ready: bool,
+    /// Its first start, with its hook, has been tried: the next container may follow.
+    pub(crate) tried: bool,
     /// It will not run again.
     pub(crate) over: bool,
 }
@@ -56,6 +58,7 @@ impl Default for View {
             restarts: 0,
             started: false,
             ready: false,
+            tried: false,
             over: false,
         }
     }

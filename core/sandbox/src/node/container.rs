@@ -81,6 +81,7 @@ impl ContainerTask {
                         self.event("Warning", "Failed", message.clone());
                         self.publish(|view| {
                             view.state = State::Waiting { reason, message: Some(message) };
+                            view.tried = true;
                         });
                         if !self.rest(pause).await {
                             break;
@@ -200,8 +201,14 @@ impl ContainerTask {
             view.ready = !gated && !readies;
         });
         if let Some(hook) = self.container.lifecycle.as_ref().and_then(|l| l.post_start.clone()) {
-            self.hook(&hook, None).await;
+            let mut wish = self.wish.clone();
+            tokio::select! {
+                () = self.hook(&hook, None) => {}
+                _ = running.wait() => {}
+                _ = async { wish.wait_for(|w| *w != Wish::Run).await.is_ok() } => {}
+            }
         }
+        self.publish(|view| view.tried = true);
         if gated {
             self.probe(Kind::Startup, &mut probes, &sender);
         } else {

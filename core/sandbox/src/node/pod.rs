@@ -158,6 +158,9 @@ impl PodTask {
         });
         for container in &spec.containers {
             started.push(self.start(container, restart, false, board));
+            // A hook after the start holds back the containers after it, as with the kubelet.
+            let name = &container.name;
+            wait(board, |b| b.views.get(name).is_some_and(|v| v.tried || v.over)).await;
         }
         let all_over = |b: &Board| {
             spec.containers.iter().all(|c| b.views.get(&c.name).is_some_and(|v| v.over))

@@ -46,7 +46,7 @@ pub(crate) struct Rendering<'a, S> {
 pub(crate) fn volumes(pod: &Pod, automount: bool) -> Vec<Volume> {
     let Some(spec) = pod.spec.as_ref() else { return Vec::new() };
     let mut volumes = spec.volumes.clone().unwrap_or_default();
-    if automount && all_containers(pod).any(|c| lacks_account(c)) {
+    if automount && all_containers(pod).any(lacks_account) {
         volumes.push(account_volume());
     }
     volumes

@@ -1,0 +1,153 @@
+//! # Test kit
+//!
+//! Job: a cluster that is taken down when the test ends, and waiting on conditions with a deadline.
+//! May touch: the cluster under test. Callers: the cases.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use kube::{
+    Api, Client, Config,
+    api::{Patch, PatchParams},
+    config::{KubeConfigOptions, Kubeconfig},
+    core::DynamicObject,
+    discovery::ApiResource,
+};
+use mesh_sandbox::cluster::{self, Cluster, Launcher, Program, SandboxSpec};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpSocket,
+};
+
+/// A cluster of one test.
+pub struct Sandbox {
+    pub cluster: Cluster,
+    pub client: Client,
+    pub data_dir: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        if let Err(error) = cluster::down(&self.data_dir, &self.cluster.name) {
+            eprintln!("down: {error}");
+        }
+    }
+}
+
+impl Sandbox {
+    pub async fn up(name: &str) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let (spec, launcher) = spec(name, folder.path().to_owned())?;
+        let begun = Instant::now();
+        let cluster = tokio::task::spawn_blocking(move || cluster::up(&spec, &launcher)).await??;
+        println!("  up in {} ms", begun.elapsed().as_millis());
+        let client = client(&cluster).await?;
+        Ok(Self { cluster, client, data_dir: folder.path().to_owned(), _folder: folder })
+    }
+
+    pub async fn stop(&self, component: &str) -> Result<()> {
+        let (dir, name, component) =
+            (self.data_dir.clone(), self.cluster.name.clone(), component.to_owned());
+        Ok(tokio::task::spawn_blocking(move || cluster::stop(&dir, &name, &component)).await??)
+    }
+
+    pub async fn start(&self, component: &str) -> Result<()> {
+        let (dir, name, component) =
+            (self.data_dir.clone(), self.cluster.name.clone(), component.to_owned());
+        Ok(tokio::task::spawn_blocking(move || cluster::start(&dir, &name, &component)).await??)
+    }
+
+    /// Applies an object given as JSON.
+    pub async fn apply(&self, object: Value) -> Result<()> {
+        let object: DynamicObject = serde_json::from_value(object)?;
+        let types = object.types.clone().context("no kind")?;
+        let (group, version) =
+            types.api_version.split_once('/').unwrap_or(("", &types.api_version));
+        let gvk = kube::core::GroupVersionKind::gvk(group, version, &types.kind);
+        let resource = ApiResource::from_gvk(&gvk);
+        let api: Api<DynamicObject> = match &object.metadata.namespace {
+            Some(ns) => Api::namespaced_with(self.client.clone(), ns, &resource),
+            None => Api::all_with(self.client.clone(), &resource),
+        };
+        let name = object.metadata.name.clone().context("no name")?;
+        api.patch(&name, &PatchParams::apply("test").force(), &Patch::Apply(&object)).await?;
+        Ok(())
+    }
+
+    pub fn api<K>(&self, namespace: &str) -> Api<K>
+    where
+        K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+}
+
+pub fn spec(name: &str, data_dir: PathBuf) -> Result<(SandboxSpec, Launcher)> {
+    let exe = std::env::current_exe()?;
+    let program = |command: Option<&str>| Program {
+        image: "test".to_owned(),
+        command: command.map(str::to_owned),
+        exe: exe.clone(),
+        argv0: super::program::NAME.to_owned(),
+    };
+    let spec = SandboxSpec {
+        name: name.to_owned(),
+        data_dir,
+        programs: vec![program(None), program(Some("/bin/test"))],
+        port_offset: 0,
+        pod_ports: vec![8080],
+        owner: Some(std::process::id()),
+    };
+    let launcher = Launcher {
+        exe,
+        argv0: None,
+        api_args: vec!["run-api".to_owned()],
+        node_args: vec!["run-node".to_owned()],
+    };
+    Ok((spec, launcher))
+}
+
+pub async fn client(cluster: &Cluster) -> Result<Client> {
+    let kubeconfig = Kubeconfig::read_from(&cluster.kubeconfig)?;
+    let options =
+        KubeConfigOptions { context: Some(cluster.name.clone()), ..KubeConfigOptions::default() };
+    Ok(Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &options).await?)?)
+}
+
+/// Waits until `attempt` gives something; the last error is in the failure.
+pub async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        match attempt().await {
+            Ok(value) => return Ok(value),
+            Err(error) if Instant::now() > deadline => {
+                return Err(error.context(format!("waited in vain for: {what}")));
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
+}
+
+/// The body of an HTTP answer, asked from the address `from`.
+pub async fn get(address: SocketAddr, from: [u8; 4], path: &str) -> Result<String> {
+    let ask = async {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::from((from, 0)))?;
+        let mut stream = socket.connect(address).await?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        anyhow::Ok(answer)
+    };
+    let answer = tokio::time::timeout(Duration::from_secs(5), ask).await??;
+    match answer.split_once("\r\n\r\n") {
+        Some((_, body)) => Ok(body.to_owned()),
+        None => bail!("no answer but {answer:?}"),
+    }
+}
