@@ -13,6 +13,7 @@ mod env;
 mod events;
 mod forward;
 pub(crate) mod launch;
+mod mounts;
 mod pod;
 mod probe;
 mod register;

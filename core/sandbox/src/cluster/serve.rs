@@ -143,8 +143,13 @@ fn take_down(state: &State) {
     }
 }
 
-/// The cluster outlives the terminal from which it was started.
+/// The cluster outlives the terminal from which it was started, and has a socket for each port of each Service.
 fn detach() {
+    let mut files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    files.current = files.maximum;
+    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Nofile, files) {
+        tracing::debug!(%error, "the limit of open files stays");
+    }
     if let Err(error) = rustix::process::setsid() {
         tracing::debug!(%error, "no session of its own");
     }

@@ -124,7 +124,6 @@ impl Board {
             list.iter().map(|c| self.container(c)).collect()
         };
         let phase = self.phase_of(spec);
-        let over = matches!(phase, "Succeeded" | "Failed");
         let mut status = PodStatus {
             phase: Some(phase.to_owned()),
             pod_ip: self.ip.clone(),
@@ -142,10 +141,23 @@ impl Board {
             observed_generation: pod.metadata.generation,
             ..Default::default()
         };
+        status.conditions = Some(self.conditions(pod, spec, phase, before, now));
+        status
+    }
+
+    fn conditions(
+        &self,
+        pod: &Pod,
+        spec: &k8s_openapi::api::core::v1::PodSpec,
+        phase: &str,
+        before: &PodStatus,
+        now: Timestamp,
+    ) -> Vec<PodCondition> {
+        let over = matches!(phase, "Succeeded" | "Failed");
         let unready: Vec<&str> = spec
             .containers
             .iter()
-            .chain(init.iter().filter(|c| is_sidecar(c)))
+            .chain(spec.init_containers.iter().flatten().filter(|c| is_sidecar(c)))
             .filter(|c| !self.views.get(&c.name).is_some_and(|v| v.ready))
             .map(|c| c.name.as_str())
             .collect();
@@ -191,8 +203,7 @@ impl Board {
             .cloned()
             .collect();
         conditions.extend(foreign);
-        status.conditions = Some(conditions);
-        status
+        conditions
     }
 
     fn phase_of(&self, spec: &k8s_openapi::api::core::v1::PodSpec) -> &'static str {

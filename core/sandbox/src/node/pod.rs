@@ -4,38 +4,35 @@
 //! sidecars, containers, statuses, and a graceful end in the reverse order.
 //! May touch: the Pod's folder, the API for this Pod. Must not touch: other Pods. Callers: the node agent.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use k8s_openapi::{
-    api::{
-        authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
-        core::v1::{Container, Pod, PodStatus, ServiceAccount, Volume},
-    },
+    api::core::v1::{Container, Pod, PodStatus},
     jiff::Timestamp,
 };
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    api::{DeleteParams, Patch, PatchParams, Preconditions},
 };
 use serde_json::json;
 use tokio::{
     sync::watch,
     task::JoinHandle,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
-    Agent, PodSources,
+    Agent,
     board::{Board, Phase, State, Termination, View, is_sidecar},
     container::{ContainerTask, Restart, Wish},
-    env::{Place, account},
+    env::Place,
     launch,
-    volumes::{self, Rendering, TokenWish, token_wishes},
+    mounts::Tokens,
 };
 
 /// Pause before a failed write of a status or a deletion is tried again.
-const RETRY: Duration = Duration::from_millis(100);
+pub(crate) const RETRY: Duration = Duration::from_millis(100);
 /// What a sidecar gets to drain in any case when the Pod is not killed outright.
 const SIDECAR_GRACE: Duration = Duration::from_secs(2);
 
@@ -54,9 +51,6 @@ struct Started {
     wish: watch::Sender<Wish>,
     task: JoinHandle<()>,
 }
-
-/// A token and when to get the next one.
-type Tokens = BTreeMap<TokenWish, (String, Instant)>;
 
 impl PodTask {
     /// Runs the Pod until it is gone.
@@ -83,7 +77,7 @@ impl PodTask {
         self.bury(&board).await;
     }
 
-    fn current(&self) -> Arc<Pod> {
+    pub(crate) fn current(&self) -> Arc<Pod> {
         self.pod.borrow().clone()
     }
 
@@ -310,110 +304,6 @@ impl PodTask {
                 }
             }
         }
-    }
-
-    /// Fills the volumes; waits for what is missing.
-    async fn mount(&self, tokens: &mut Tokens) {
-        let mut told = String::new();
-        loop {
-            let mut changes = self.agent.changes.subscribe();
-            let problem = match self.render(tokens).await {
-                Ok(()) => return,
-                Err(problem) => problem,
-            };
-            if problem != told {
-                let pod = self.current();
-                self.agent.events.report(&pod, None, "Warning", "FailedMount", problem.clone());
-                told = problem;
-            }
-            tokio::select! {
-                _ = changes.changed() => {}
-                () = sleep(Duration::from_millis(500)) => {}
-            }
-        }
-    }
-
-    /// Keeps the volumes up to date. Never ends.
-    async fn refresh(&self, mut tokens: Tokens) {
-        let mut pods = self.pod.clone();
-        let mut changes = self.agent.changes.subscribe();
-        loop {
-            let next = tokens.values().map(|(_, at)| *at).min();
-            let next = next.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
-            tokio::select! {
-                _ = changes.changed() => {}
-                changed = pods.changed() => if changed.is_err() { return },
-                () = sleep_until(next) => {}
-            }
-            if let Err(problem) = self.render(&mut tokens).await {
-                // What was mounted stays until its successor is complete.
-                tracing::debug!(problem, "volumes are not refreshed");
-                sleep(RETRY).await;
-            }
-        }
-    }
-
-    async fn render(&self, tokens: &mut Tokens) -> Result<(), String> {
-        let pod = self.current();
-        let volumes = volumes::volumes(&pod, self.agent.automounts(&pod));
-        self.issue(&pod, &volumes, tokens).await?;
-        let plain: BTreeMap<_, _> =
-            tokens.iter().map(|(wish, (token, _))| (wish.clone(), token.clone())).collect();
-        let sources = PodSources::of(&self.agent, &pod);
-        let rendering =
-            Rendering { pod: &pod, place: &self.place, sources: &sources, tokens: &plain };
-        for volume in &volumes {
-            let dir = self.dir.join("volumes").join(&volume.name);
-            let failed = |e: std::io::Error| format!("volume {:?}: {e}", volume.name);
-            match rendering.files(volume) {
-                Ok(Some(files)) => volumes::write(&dir, &files).map_err(failed)?,
-                Ok(None) => std::fs::create_dir_all(&dir).map_err(failed)?,
-                Err(missing) => {
-                    return Err(format!(
-                        "MountVolume.SetUp failed for volume {:?}: {missing}",
-                        volume.name
-                    ));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Requests the tokens that are missing or have lived through four fifths of their time.
-    async fn issue(
-        &self,
-        pod: &Pod,
-        volumes: &[Volume],
-        tokens: &mut Tokens,
-    ) -> Result<(), String> {
-        let api: Api<ServiceAccount> =
-            Api::namespaced(self.agent.client.clone(), &pod.namespace().unwrap_or_default());
-        for wish in token_wishes(volumes) {
-            if tokens.get(&wish).is_some_and(|(_, next)| *next > Instant::now()) {
-                continue;
-            }
-            let request = TokenRequest {
-                spec: TokenRequestSpec {
-                    audiences: wish.audience.clone().into_iter().collect(),
-                    expiration_seconds: Some(wish.expiration_seconds),
-                    bound_object_ref: Some(BoundObjectReference {
-                        api_version: Some("v1".to_owned()),
-                        kind: Some("Pod".to_owned()),
-                        name: pod.metadata.name.clone(),
-                        uid: pod.metadata.uid.clone(),
-                    }),
-                },
-                ..Default::default()
-            };
-            let issued =
-                api.create_token_request(&account(pod), &PostParams::default(), &request).await;
-            let issued = issued.map_err(|e| format!("failed to fetch token: {e}"))?;
-            let status = issued.status.ok_or("the token request has no answer")?;
-            let life = status.expiration_timestamp.0.duration_since(Timestamp::now());
-            let life = Duration::try_from(life).unwrap_or(Duration::from_secs(60));
-            tokens.insert(wish, (status.token, Instant::now() + life.mul_f64(0.8)));
-        }
-        Ok(())
     }
 }
 
