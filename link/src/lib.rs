@@ -133,6 +133,11 @@ impl Exclusions {
             None => entry == key,
         })
     }
+
+    /// True if the key itself is listed, not only a prefix of it.
+    pub fn names(&self, key: &str) -> bool {
+        self.0.iter().any(|entry| entry == key)
+    }
 }
 
 impl fmt::Display for Host {
