@@ -35,7 +35,6 @@ pub(crate) struct Settings {
     pub(crate) snapshot: Option<PathBuf>,
     pub(crate) outbound: Direction,
     pub(crate) outbound_listen: Vec<SocketAddr>,
-    pub(crate) outbound_tcp: Queue,
     pub(crate) quiet: bool,
     pub(crate) h2_windows: (u32, u32),
     pub(crate) inbound: Direction,
@@ -158,6 +157,7 @@ fn read(r: &mut Reader<'_>, pod: &PodContext, cpus: usize) -> Result<Settings, R
     let snapshot = r.optional(&t::SNAPSHOT, form::PATH);
     let outbound = outbound(r);
     let outbound_listen = outbound_listen(r);
+    // Connections share HTTP's queue; the values are checked all the same.
     let outbound_tcp = queue(r, &t::OUTBOUND_TCP_QUEUE, &t::OUTBOUND_TCP_FAILFAST);
     let quiet = r.value(&t::QUIET, form::BOOL);
     let stream_window = r.value(&t::H2_STREAM_WINDOW, WINDOW);
@@ -167,6 +167,7 @@ fn read(r: &mut Reader<'_>, pod: &PodContext, cpus: usize) -> Result<Settings, R
     let policy = inbound_policy(r);
     let control = control(r);
     let identity = identity(r);
+    outbound_tcp?;
     let unredirected = pod.interception == Interception::None;
     Ok(Settings {
         log: (log?, json?),
@@ -180,7 +181,6 @@ fn read(r: &mut Reader<'_>, pod: &PodContext, cpus: usize) -> Result<Settings, R
         snapshot: snapshot?,
         outbound: outbound?,
         outbound_listen: outbound_listen?,
-        outbound_tcp: outbound_tcp?,
         quiet: quiet?,
         h2_windows: (stream_window?, connection_window?),
         inbound: inbound?,

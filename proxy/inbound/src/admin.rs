@@ -21,7 +21,7 @@ use mesh_process::drain;
 use std::time::Duration;
 
 /// Longest wait for TLS or for a request; probes are quick.
-const ADMIN_DETECT_TIMEOUT: Duration = Duration::from_secs(1);
+pub const ADMIN_DETECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl<G: Gateway> Inbound<G> {
     /// Serves one connection to the admin port with `service`.

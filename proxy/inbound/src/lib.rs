@@ -21,6 +21,7 @@ mod tcp;
 mod tls;
 
 pub use self::{
+    admin::ADMIN_DETECT_TIMEOUT,
     config::Config,
     error::{DirectRefusal, Error},
     policy::{Defaults, Policies, PolicySource},

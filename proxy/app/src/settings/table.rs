@@ -51,8 +51,8 @@ rows! { OUTBOUND:
     OUTBOUND_BACKOFF_MIN = row!("OUTBOUND_CONNECT_EXP_BACKOFF_MIN", "first pause before connecting again");
     OUTBOUND_BACKOFF_MAX = row!("OUTBOUND_CONNECT_EXP_BACKOFF_MAX", "longest pause before connecting again");
     OUTBOUND_BACKOFF_JITTER = row!("OUTBOUND_CONNECT_EXP_BACKOFF_JITTER", "random share of a pause");
-    OUTBOUND_TCP_QUEUE = row!("OUTBOUND_TCP_QUEUE_CAPACITY", "connections that may wait for an endpoint", "10000");
-    OUTBOUND_TCP_FAILFAST = row!("OUTBOUND_TCP_FAILFAST_TIMEOUT", "longest wait for an endpoint", "3s");
+    OUTBOUND_TCP_QUEUE = row!("OUTBOUND_TCP_QUEUE_CAPACITY", "connections that may wait for an endpoint", "10000").ignored();
+    OUTBOUND_TCP_FAILFAST = row!("OUTBOUND_TCP_FAILFAST_TIMEOUT", "longest wait for an endpoint", "3s").ignored();
     OUTBOUND_HTTP_QUEUE = row!("OUTBOUND_HTTP_QUEUE_CAPACITY", "requests that may wait for an endpoint", "10000");
     OUTBOUND_HTTP_FAILFAST = row!("OUTBOUND_HTTP_FAILFAST_TIMEOUT", "longest wait for an endpoint", "3s");
     OUTBOUND_MAX_IN_FLIGHT = row!("OUTBOUND_MAX_IN_FLIGHT", "requests at once", "100000");

@@ -1,0 +1,120 @@
+//! # Connections to the control plane
+//!
+//! Job: resolve a service, connect to one of its addresses, secure it to the name that the service must
+//! prove.
+//! May touch: DNS, sockets through `net`, TLS. Must not touch: what is asked. Callers: `start`.
+
+use crate::settings::Service;
+use futures::{FutureExt, future::BoxFuture};
+use mesh_discover::channel::Dial;
+use mesh_meshtls::Credentials;
+use mesh_model::{authority::Authority, endpoint::TlsTarget, identity::Identity};
+use mesh_net::{
+    connect::{ConnectOptions, connect},
+    dns::Resolver,
+};
+use mesh_outbound::Secure;
+use mesh_stack::io::BoxedIo;
+use rand::seq::SliceRandom;
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
+
+/// Reaches one service.
+#[derive(Clone)]
+pub(crate) struct ServiceDial(Arc<Inner>);
+
+struct Inner {
+    addr: Authority,
+    tls: Option<TlsTarget>,
+    resolver: Resolver,
+    options: ConnectOptions,
+    credentials: Credentials,
+}
+
+impl ServiceDial {
+    /// Plaintext if the service has no name, which the settings allow on loopback only.
+    pub(crate) fn new(
+        service: &Service,
+        resolver: Resolver,
+        options: ConnectOptions,
+        credentials: Credentials,
+    ) -> Self {
+        let tls = service.name.as_ref().and_then(|id| match id {
+            Identity::Dns(name) => Some(TlsTarget { id: id.clone(), server_name: name.clone() }),
+            Identity::Uri(_) => None,
+        });
+        Self(Arc::new(Inner { addr: service.addr.clone(), tls, resolver, options, credentials }))
+    }
+}
+
+impl Dial for ServiceDial {
+    fn dial(&self) -> BoxFuture<'static, io::Result<BoxedIo>> {
+        let inner = self.0.clone();
+        async move { inner.dial().await }.boxed()
+    }
+}
+
+impl Inner {
+    async fn dial(&self) -> io::Result<BoxedIo> {
+        let mut addrs = self.resolve().await?;
+        addrs.shuffle(&mut rand::rng());
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the service has no address");
+        for addr in addrs {
+            match self.reach(addr).await {
+                Ok(io) => return Ok(io),
+                Err(error) => {
+                    tracing::debug!(%addr, %error, "Control-plane address not reached");
+                    last = io::Error::new(error.kind(), format!("{addr}: {error}"));
+                }
+            }
+        }
+        Err(last)
+    }
+
+    async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+        match &self.addr {
+            Authority::Socket(addr) => Ok(vec![*addr]),
+            Authority::Name(name) if name.name.as_str() == "localhost" => {
+                Ok(vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), name.port.get())])
+            }
+            Authority::Name(name) => {
+                let found = self.resolver.resolve(&name.name, name.port.get()).await;
+                Ok(found.map_err(io::Error::other)?.addrs)
+            }
+        }
+    }
+
+    async fn reach(&self, addr: SocketAddr) -> io::Result<BoxedIo> {
+        let io = connect(addr, &self.options).await.map_err(io::Error::other)?;
+        match &self.tls {
+            None => Ok(BoxedIo::new(io)),
+            Some(target) => {
+                let tls = mesh_meshtls::connect(io, &self.credentials, target, false).await;
+                Ok(BoxedIo::new(tls.map_err(io::Error::other)?.io))
+            }
+        }
+    }
+}
+
+/// Mesh TLS toward endpoints.
+pub(crate) struct MeshSecure(pub(crate) Credentials);
+
+impl Secure for MeshSecure {
+    fn secure(
+        &self,
+        io: BoxedIo,
+        target: &TlsTarget,
+        header: bool,
+    ) -> BoxFuture<'static, io::Result<(BoxedIo, bool)>> {
+        let (credentials, target) = (self.0.clone(), target.clone());
+        async move {
+            let tls = mesh_meshtls::connect(io, &credentials, &target, header).await;
+            let tls = tls.map_err(io::Error::other)?;
+            Ok((BoxedIo::new(tls.io), tls.alpn_transport))
+        }
+        .boxed()
+    }
+}

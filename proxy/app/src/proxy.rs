@@ -1,0 +1,269 @@
+//! # The running proxy
+//!
+//! Job: wire what `start` has made: the admin thread (identity, discovery, admin server, signals) and the
+//! workers; drain; end.
+//! May touch: threads, signals. Must not touch: what connections carry. Callers: `run`.
+
+use crate::{
+    admin::Admin,
+    configs,
+    control::ServiceDial,
+    settings::Service,
+    start::{StartError, Started, leaf_file},
+    worker::{self, GatewayParts, Parts},
+};
+use mesh_discover::{
+    StreamLimits, channel::Channel, destination::DestinationClient, identity::CertifyClient,
+    policy::PolicyClient,
+};
+use mesh_gateway::{GatewayMetrics, RememberingDiscovery, RememberingPolicies, View, keep_saved};
+use mesh_inbound::{Inbound, Policies, PolicySource, gateway::NoGateway};
+use mesh_meshtls::{
+    Credentials,
+    certifier::{self, Clock, Renewal, Token},
+    store,
+};
+use mesh_observe::{IdentityMetrics, Metrics, build_info};
+use mesh_outbound::{ControlPlane, Discover, Entry, Routing};
+use mesh_process::{drain, metrics, ready::Readiness, shutdown};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+};
+
+/// How often a proxy without a certificate says so.
+const WAITING: Duration = Duration::from_secs(15);
+
+/// Runs until drained.
+pub(crate) fn run(started: Started) -> Result<(), StartError> {
+    let runtime = worker::runtime().map_err(StartError::Thread)?;
+    // The thread that holds identity, discovery and admin stays free of traffic.
+    let admin = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
+        let ended = runtime.block_on(supervise(started));
+        runtime.shutdown_background();
+        ended
+    });
+    let ended = admin.map_err(StartError::Thread)?.join();
+    ended.unwrap_or_else(|_| Err(StartError::Thread(std::io::Error::other("it panicked"))))
+}
+
+async fn supervise(started: Started) -> Result<(), StartError> {
+    let mut signals = shutdown::Signals::install().map_err(StartError::Thread)?;
+    let metrics = Metrics::new(started.settings.retain_idle);
+    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+    let _build = build_info(metrics.registrar(), env!("CARGO_PKG_VERSION"), profile);
+    if let Err(error) = metrics::register_process(metrics.registry()) {
+        tracing::warn!(%error, "No metrics of the process");
+    }
+    let (asked, mut shutdown_asked) = mpsc::channel(1);
+    let readiness = Readiness::new();
+    let (signal, drain) = drain::channel();
+    let (over, is_over) = watch::channel(false);
+    let grace = started.settings.grace;
+
+    identity(&started, &metrics, &readiness);
+    let parts = parts(&started, &metrics);
+    let shutdown = started.settings.shutdown_endpoint.then_some(asked.clone());
+    let admin = Admin::new(
+        metrics.registry().clone(),
+        readiness.clone(),
+        started.logs.clone(),
+        shutdown,
+        environment(),
+    );
+    serve_admin(&started, &parts, admin)?;
+    let workers = (0..started.settings.workers)
+        .map(|n| worker::spawn(n, parts.clone(), drain.clone(), is_over.clone()))
+        .collect::<Result<Vec<_>, _>>()?;
+    drop((parts, drain));
+
+    tokio::select! {
+        cause = signals.recv() => tracing::info!(?cause, "Signal received; draining"),
+        _ = shutdown_asked.recv() => tracing::info!("Shutdown requested; draining"),
+    }
+    readiness.set_draining();
+    match signal.drain(grace).await {
+        drain::Drained::Complete => tracing::info!("Drained"),
+        drain::Drained::TimedOut => {
+            tracing::warn!(?grace, "Connections left after the grace period")
+        }
+    }
+    over.send_replace(true);
+    for worker in workers {
+        // A worker that panicked has logged it; the others must still be waited for.
+        let _ = worker.join();
+    }
+    Ok(())
+}
+
+/// The variables of this process, to be shown.
+#[allow(clippy::disallowed_methods, reason = "they are shown, not read as settings")]
+fn environment() -> Vec<(String, String)> {
+    let text = |value: std::ffi::OsString| value.to_string_lossy().into_owned();
+    std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect()
+}
+
+/// Keeps the certificate fresh, and a copy of it for the next life of this container.
+fn identity(started: &Started, metrics: &Metrics, readiness: &Readiness) {
+    let Started { settings, credentials, .. } = started;
+    let service = &settings.control.identity;
+    let certify = CertifyClient::new(&service.addr.to_string(), Arc::new(dial(started, service)));
+    let (min_refresh, max_refresh) = settings.identity.refresh;
+    let renewal = Renewal { min_refresh, max_refresh, ..Renewal::default() };
+    let token = Token::File(started.token.clone());
+    let observer = CertificateMetrics(metrics.identity.clone());
+    let run =
+        certifier::run(credentials.clone(), certify, token, renewal, Clock::system(), observer);
+    tokio::spawn(run);
+    tokio::spawn(keep_leaf(credentials.clone(), leaf_file(&started.folder)));
+
+    let (credentials, token) = (credentials.clone(), readiness.block("the first certificate"));
+    tokio::spawn(async move {
+        while tokio::time::timeout(WAITING, credentials.ready()).await.is_err() {
+            tracing::warn!("Waiting for identity to be initialized...");
+        }
+        tracing::info!(id = %credentials.local(), "Certified");
+        drop(token);
+    });
+}
+
+/// Writes each new certificate beside the key.
+async fn keep_leaf(credentials: Credentials, path: PathBuf) {
+    let mut changed = credentials.subscribe();
+    // The credentials hold the sender.
+    while changed.changed().await.is_ok() {
+        let Some(pem) = credentials.export() else { continue };
+        if let Err(error) = store::write(&path, &pem) {
+            tracing::warn!(%error, "The certificate cannot be kept for a restart");
+        }
+    }
+}
+
+struct CertificateMetrics(IdentityMetrics);
+
+impl certifier::Observe for CertificateMetrics {
+    fn refreshed(&self, expiry: SystemTime, at: SystemTime) {
+        self.0.refreshed(at, expiry);
+    }
+
+    fn failed(&self) {
+        self.0.failed();
+    }
+}
+
+fn dial(started: &Started, service: &Service) -> ServiceDial {
+    let options = configs::control(&started.pod);
+    ServiceDial::new(service, started.resolver.clone(), options, started.credentials.clone())
+}
+
+fn channel(started: &Started, service: &Service) -> Channel {
+    let dial = Arc::new(dial(started, service));
+    Channel::new(&service.addr.to_string(), dial, Handle::current())
+}
+
+/// What workers are made of.
+fn parts(started: &Started, metrics: &Metrics) -> Parts {
+    let Started { settings, pod, sockets, .. } = started;
+    let [initial, idle, lifetime] = settings.control.streams;
+    let limits = StreamLimits { initial, idle, lifetime };
+    let control = &settings.control;
+    let destination =
+        DestinationClient::new(channel(started, &control.destination), &control.context, limits);
+    let policy = PolicyClient::new(channel(started, &control.policy), &control.workload, limits);
+    let suffixes = control.profile_suffixes.iter().map(suffix_text).collect();
+    let plane = Arc::new(ControlPlane {
+        destination,
+        policy: policy.clone(),
+        profile_networks: control.profile_networks.clone(),
+        profile_suffixes: suffixes,
+    });
+    let gateway = gateway(started, metrics, plane.clone());
+    let source: Arc<dyn PolicySource> = match &gateway {
+        None => Arc::new(policy),
+        Some((_, view)) => {
+            Arc::new(RememberingPolicies::new(Arc::new(policy), view.clone(), Handle::current()))
+        }
+    };
+    let own = [sockets.admin.local().port()].into_iter();
+    let direct = gateway.is_some().then_some(sockets.inbound_port.get());
+    let eager = settings.policy.ports.iter().chain(own).chain(direct);
+    let policies =
+        Policies::new(configs::defaults(settings), source, eager, settings.inbound.discovery_idle);
+    Parts {
+        inbound: configs::inbound(settings, pod, sockets.inbound_port, started.server_name.clone()),
+        outbound: configs::outbound(settings, pod, Routing::Sidecar),
+        entry: if settings.explicit { Entry::Explicit } else { Entry::Transparent },
+        policies,
+        discover: plane,
+        gateway: gateway.map(|(parts, _)| parts),
+        credentials: started.credentials.clone(),
+        metrics: metrics.clone(),
+        inbound_socket: sockets.inbound.clone(),
+        outbound_sockets: sockets.outbound.clone(),
+    }
+}
+
+/// A gateway's parts, with the view that it keeps.
+fn gateway(
+    started: &Started,
+    metrics: &Metrics,
+    plane: Arc<dyn Discover>,
+) -> Option<(GatewayParts, View)> {
+    let Started { settings, pod, .. } = started;
+    if settings.policy.gateway_suffixes.is_empty() {
+        return None;
+    }
+    let path = started.snapshot();
+    let view = View::resume(&path);
+    tokio::spawn(keep_saved(view.clone(), path));
+    let config = mesh_gateway::Config {
+        suffixes: settings.policy.gateway_suffixes.clone(),
+        id: started.credentials.local().clone(),
+    };
+    let parts = GatewayParts {
+        config,
+        outbound: configs::outbound(settings, pod, Routing::Gateway),
+        discover: Arc::new(RememberingDiscovery::new(plane, view.clone())),
+        metrics: GatewayMetrics::new(metrics.registrar()),
+    };
+    Some((parts, view))
+}
+
+fn suffix_text(suffix: &mesh_process::settings::form::Suffix) -> String {
+    use mesh_process::settings::form::Suffix;
+    match suffix {
+        Suffix::Root => String::new(),
+        Suffix::Name(name) => name.to_string(),
+    }
+}
+
+/// Serves the admin port on this thread, also while the workers drain.
+fn serve_admin(started: &Started, parts: &Parts, admin: Admin) -> Result<(), StartError> {
+    let listener = started.sockets.admin.listener().map_err(StartError::Bind)?;
+    let config = mesh_inbound::Config {
+        detect_timeout: mesh_inbound::ADMIN_DETECT_TIMEOUT,
+        ..parts.inbound.clone()
+    };
+    let inbound: Inbound<NoGateway> = Inbound::new(
+        config,
+        parts.policies.clone(),
+        parts.credentials.clone(),
+        parts.metrics.clone(),
+        None,
+    );
+    tokio::spawn(async move {
+        // Never drained: it answers until the process ends.
+        let (_never, drain) = drain::channel();
+        loop {
+            let accepted = listener.accept().await;
+            let service = admin.service(accepted.peer.ip());
+            tokio::spawn(inbound.clone().serve_admin(accepted, service, drain.clone()));
+        }
+    });
+    Ok(())
+}

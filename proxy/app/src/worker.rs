@@ -1,0 +1,112 @@
+//! # Workers
+//!
+//! Job: the threads that carry traffic, each with a runtime, stacks and connections of its own; all share
+//! the bound sockets.
+//! May touch: threads. Must not touch: settings beyond its configs. Callers: `proxy`.
+
+use crate::{control::MeshSecure, start::StartError};
+use mesh_gateway::{Gateway, GatewayMetrics};
+use mesh_inbound::{Inbound, Policies};
+use mesh_meshtls::Credentials;
+use mesh_net::listen::Bound;
+use mesh_observe::Metrics;
+use mesh_outbound::{Discover, Entry, Outbound};
+use mesh_process::drain;
+use std::{io, sync::Arc, thread::JoinHandle};
+use tokio::sync::watch;
+
+/// What every worker is made of.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    pub(crate) inbound: mesh_inbound::Config,
+    pub(crate) outbound: mesh_outbound::Config,
+    pub(crate) entry: Entry,
+    pub(crate) policies: Policies,
+    pub(crate) discover: Arc<dyn Discover>,
+    pub(crate) gateway: Option<GatewayParts>,
+    pub(crate) credentials: Credentials,
+    pub(crate) metrics: Metrics,
+    pub(crate) inbound_socket: Arc<Bound>,
+    pub(crate) outbound_sockets: Arc<[Bound]>,
+}
+
+/// What makes a worker a gateway's.
+#[derive(Clone)]
+pub(crate) struct GatewayParts {
+    pub(crate) config: mesh_gateway::Config,
+    pub(crate) outbound: mesh_outbound::Config,
+    pub(crate) discover: Arc<dyn Discover>,
+    pub(crate) metrics: GatewayMetrics,
+}
+
+/// Starts a worker. It accepts once there is a certificate, stops with the drain, and ends with `over`.
+pub(crate) fn spawn(
+    number: usize,
+    parts: Parts,
+    drain: drain::Watch,
+    over: watch::Receiver<bool>,
+) -> Result<JoinHandle<()>, StartError> {
+    let runtime = runtime().map_err(StartError::Thread)?;
+    let body = move || {
+        if let Err(error) = runtime.block_on(work(parts, drain, over)) {
+            tracing::error!(worker = number, %error, "Worker cannot listen");
+        }
+        // Tasks that outlive the grace period are not waited for.
+        runtime.shutdown_background();
+    };
+    std::thread::Builder::new()
+        .name(format!("worker-{number}"))
+        .spawn(body)
+        .map_err(StartError::Thread)
+}
+
+/// A runtime for one thread.
+pub(crate) fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    // Blocking work is rare: name resolution by files, a snapshot.
+    tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build()
+}
+
+async fn work(
+    parts: Parts,
+    drain: drain::Watch,
+    mut over: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let inbound = parts.inbound_socket.listener()?;
+    let outbound: Vec<_> =
+        parts.outbound_sockets.iter().map(Bound::listener).collect::<io::Result<_>>()?;
+    // Connections that come before the first certificate wait in the kernel.
+    tokio::select! {
+        () = parts.credentials.ready() => {}
+        _ = drain.clone().signaled() => return Ok(()),
+    }
+    tokio::spawn(parts.inbound().run(inbound, drain.clone()));
+    let stack = parts.sending(parts.outbound.clone(), parts.discover.clone());
+    for listener in outbound {
+        tokio::spawn(stack.clone().run(listener, parts.entry, drain.clone()));
+    }
+    drop((parts, drain));
+    // An error means that whoever tells the end is gone.
+    let _ = over.wait_for(|over| *over).await;
+    Ok(())
+}
+
+impl Parts {
+    fn inbound(&self) -> Inbound<Gateway> {
+        let gateway = self.gateway.as_ref().map(|parts| {
+            let outbound = self.sending(parts.outbound.clone(), parts.discover.clone());
+            Gateway::new(parts.config.clone(), outbound, parts.metrics.clone())
+        });
+        Inbound::new(
+            self.inbound.clone(),
+            self.policies.clone(),
+            self.credentials.clone(),
+            self.metrics.clone(),
+            gateway,
+        )
+    }
+
+    fn sending(&self, config: mesh_outbound::Config, discover: Arc<dyn Discover>) -> Outbound {
+        let secure = Arc::new(MeshSecure(self.credentials.clone()));
+        Outbound::new(config, discover, secure, self.metrics.clone())
+    }
+}
