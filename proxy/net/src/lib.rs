@@ -12,3 +12,4 @@ pub mod orig_dst;
 mod sockopt;
 
 pub use mesh_stack::io;
+pub use sockopt::Liveness;
