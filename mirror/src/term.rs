@@ -124,7 +124,7 @@ async fn follow_gateway(
     let _look_up = AbortOnDropHandle::new(look_up);
     // Without a probe the gateway counts as alive.
     let unprobed = Report { health: Health::Alive, ..Report::default() };
-    let (keep, mut reports) = watch::channel(unprobed);
+    let (_keep, mut reports) = watch::channel(unprobed);
     let _probe = gateway.probe.as_ref().map(|probe| {
         let (receiver, task) =
             driver::spawn(&gateway, probe, addresses.clone(), common.dial.clone());
@@ -162,7 +162,6 @@ async fn follow_gateway(
             Ok(()) = reports.changed() => {}
             else => std::future::pending().await,
         }
-        let _ = &keep;
     }
 }
 
