@@ -21,7 +21,7 @@ use mesh_model::{
 };
 use mesh_stack::{
     ewma::{Load, Pending},
-    gate::Gate,
+    gate::{FailFast, Gate},
     p2c,
     queue::Queue,
 };
@@ -212,7 +212,8 @@ impl Core {
                 return Ok(found);
             }
             self.why_not(of)?;
-            let deadline = self.shared.gate.unready(Instant::now())?;
+            let deadline =
+                self.shared.gate.unready(Instant::now()).map_err(|e| self.reason(of, e))?;
             let _ = tokio::time::timeout_at(deadline, changed).await;
         }
     }
@@ -251,6 +252,16 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// Fail-fast, with what the last attempt to connect met.
+    fn reason(&self, of: &LaneOf, failfast: FailFast) -> Error {
+        let members = self.members.load();
+        let failed = members.iter().find_map(|m| Some((m.endpoint.addr, m.failure(m.lane(of))?)));
+        match failed {
+            None => failfast.into(),
+            Some((addr, failure)) => Error::from(failfast).at(failure).at_endpoint(addr),
+        }
     }
 
     /// Whether a request that was not seen by its endpoint goes to another.

@@ -179,6 +179,14 @@ impl EndpointClient {
         }
     }
 
+    /// What the last attempt to connect met, if it failed.
+    pub(crate) fn failure(&self, lane: Lane) -> Option<Arc<ConnectFailure>> {
+        match lane {
+            Lane::Http1 => self.pool.failure(),
+            Lane::Http2 => self.link.failure(),
+        }
+    }
+
     /// A request wants this endpoint: reconnect soon.
     pub(crate) fn demand(&self) {
         self.link.demand();

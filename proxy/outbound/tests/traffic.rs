@@ -17,5 +17,7 @@ mod explicit;
 mod http1;
 #[path = "traffic/http2.rs"]
 mod http2;
+#[path = "traffic/mesh_tls.rs"]
+mod mesh_tls;
 #[path = "traffic/tcp.rs"]
 mod tcp;

@@ -36,15 +36,13 @@ fn sample<'a, T>(
     if ready(&members[a]) && ready(&members[b]) {
         return Some((&members[a], Some(&members[b])));
     }
-    let mut seen = 0;
     let mut held = [None, None];
-    for member in members.iter().filter(|m| ready(m)) {
+    for (seen, member) in members.iter().filter(|m| ready(m)).enumerate() {
         if seen < 2 {
             held[seen] = Some(member);
         } else if let at @ 0..2 = rng.random_range(0..=seen) {
             held[at] = Some(member);
         }
-        seen += 1;
     }
     held[0].map(|first| (first, held[1]))
 }

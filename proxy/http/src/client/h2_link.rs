@@ -26,6 +26,8 @@ pub(crate) struct Link {
     demand: Notify,
     reset: Notify,
     lost: Notify,
+    /// What the last attempt met, if it failed.
+    failure: Mutex<Option<Arc<ConnectFailure>>>,
 }
 
 #[derive(Default)]
@@ -35,7 +37,8 @@ enum State {
     Idle,
     Connecting,
     Ready(h2::Handle),
-    Down(Arc<ConnectFailure>),
+    /// The last attempt failed then.
+    Down(Arc<ConnectFailure>, Instant),
     /// Withdrawn. Holds the last connection for requests that were on their way to it.
     Withdrawn(Option<h2::Handle>),
 }
@@ -46,13 +49,21 @@ impl Link {
         match &*state {
             State::Ready(_) => Readiness::Ready,
             State::Connecting | State::Withdrawn(_) => Readiness::Pending,
-            State::Down(failure) => Readiness::Down(failure.clone()),
+            // An old failure says little: a new attempt is due, and tells more.
+            State::Down(failure, at) if at.elapsed() < client.shared.params.demand_interval => {
+                Readiness::Down(failure.clone())
+            }
+            State::Down(..) => Readiness::Pending,
             State::Idle => {
                 *state = State::Connecting;
                 tokio::spawn(run(client.clone()));
                 Readiness::Pending
             }
         }
+    }
+
+    pub(crate) fn failure(&self) -> Option<Arc<ConnectFailure>> {
+        self.failure.lock().clone()
     }
 
     pub(crate) fn demand(&self) {
@@ -82,7 +93,7 @@ impl Link {
     ) -> Result<Response<Body>, SendError> {
         let handle = match &*self.state.lock() {
             State::Ready(handle) | State::Withdrawn(Some(handle)) => handle.clone(),
-            State::Down(failure) => {
+            State::Down(failure, _) => {
                 return Err(SendError::unprocessed(Error::Connect(failure.clone())));
             }
             State::Idle | State::Connecting | State::Withdrawn(None) => {
@@ -149,6 +160,7 @@ async fn run(client: Arc<EndpointClient>) {
                 if !link.set(State::Ready(handle)) {
                     return;
                 }
+                *link.failure.lock() = None;
                 shared.gate.ready();
                 shared.changed.notify_waiters();
                 if stop.run_until_cancelled(link.until_lost(end)).await.is_none()
@@ -163,7 +175,9 @@ async fn run(client: Arc<EndpointClient>) {
             }
             Err(failure) => {
                 tracing::debug!(addr = %client.endpoint.addr, %failure, "cannot connect");
-                if !link.set(State::Down(Arc::new(failure))) {
+                let failure = Arc::new(failure);
+                *link.failure.lock() = Some(failure.clone());
+                if !link.set(State::Down(failure, Instant::now())) {
                     return;
                 }
                 shared.changed.notify_waiters();

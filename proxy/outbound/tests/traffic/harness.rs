@@ -137,6 +137,10 @@ impl Rig {
     }
 
     pub(crate) fn with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::secured(Arc::new(Trusting), change)
+    }
+
+    pub(crate) fn secured(secure: Arc<dyn Secure>, change: impl FnOnce(&mut Config)) -> Self {
         let known = Arc::new(Known::default());
         let metrics = Metrics::new(Duration::from_secs(600));
         let mut config = Config {
@@ -156,7 +160,7 @@ impl Rig {
             routing: Routing::Sidecar,
         };
         change(&mut config);
-        let outbound = Outbound::new(config, known.clone(), Arc::new(Trusting), metrics.clone());
+        let outbound = Outbound::new(config, known.clone(), secure, metrics.clone());
         let (signal, watch) = drain::channel();
         Self { known, outbound, metrics, drain: Some(signal), watch }
     }
