@@ -47,7 +47,7 @@ pub struct ControlConfig {
 #[derive(Debug)]
 pub struct ControlAcceptor {
     listener: TcpListener,
-    credentials: Credentials,
+    credentials: Option<Credentials>,
     config: ControlConfig,
 }
 
@@ -85,7 +85,12 @@ impl Default for ControlConfig {
 impl ControlAcceptor {
     /// For a bound listener.
     pub fn new(listener: TcpListener, credentials: Credentials, config: ControlConfig) -> Self {
-        Self { listener, credentials, config }
+        Self { listener, credentials: Some(credentials), config }
+    }
+
+    /// For a process without an identity of its own: plaintext under the same rules, no TLS.
+    pub fn plaintext(listener: TcpListener, config: ControlConfig) -> Self {
+        Self { listener, credentials: None, config }
     }
 
     /// Where the port is.
@@ -132,7 +137,7 @@ impl ControlAcceptor {
             let (accepted, credentials, config) =
                 (accepted.clone(), self.credentials.clone(), self.config);
             tokio::spawn(async move {
-                match handshake(stream, peer, &credentials, &config).await {
+                match handshake(stream, peer, credentials.as_ref(), &config).await {
                     // Nobody receives any more: the server has ended.
                     Ok(io) => drop(accepted.send(io).await),
                     Err(refusal) => tracing::debug!(%peer, %refusal, "Connection refused"),
@@ -146,7 +151,7 @@ impl ControlAcceptor {
 async fn handshake(
     stream: TcpStream,
     peer: SocketAddr,
-    credentials: &Credentials,
+    credentials: Option<&Credentials>,
     config: &ControlConfig,
 ) -> Result<ControlIo, Refusal> {
     let decided = timeout(config.deadline, decide(stream, peer, credentials, config));
@@ -156,7 +161,7 @@ async fn handshake(
 async fn decide(
     mut stream: TcpStream,
     peer: SocketAddr,
-    credentials: &Credentials,
+    credentials: Option<&Credentials>,
     config: &ControlConfig,
 ) -> Result<ControlIo, Refusal> {
     stream.set_nodelay(true)?;
@@ -164,8 +169,8 @@ async fn decide(
     let mut first = BytesMut::new();
     let peeked = sni::detect(&mut stream, &mut first).await?;
     let io = Prefixed::new(first.freeze(), stream);
-    match peeked {
-        Peek::Sni(name) if name == *credentials.server_name() => {
+    match (peeked, credentials) {
+        (Peek::Sni(name), Some(credentials)) if name == *credentials.server_name() => {
             credentials.ready().await;
             let accepted = accept(io, credentials, AlpnMode::None).await?;
             if accepted.client.is_none() && config.require_client {
@@ -173,9 +178,9 @@ async fn decide(
             }
             Ok(ControlIo::tls(accepted, peer))
         }
-        Peek::Sni(name) => Err(Refusal::Name(name.to_string())),
-        Peek::NoSni => Err(Refusal::NoName),
-        Peek::NotTls | Peek::Incomplete => {
+        (Peek::Sni(name), _) => Err(Refusal::Name(name.to_string())),
+        (Peek::NoSni, _) => Err(Refusal::NoName),
+        (Peek::NotTls | Peek::Incomplete, _) => {
             let own = config.plaintext_from_own && peer.ip() == local.ip();
             if own || is_this_host(peer.ip()) {
                 Ok(ControlIo::plain(io, peer))
