@@ -5,6 +5,7 @@
 //! Callers: every controller, the mirror, the CLI.
 
 pub mod apply;
+pub mod both;
 pub mod client;
 mod error;
 pub mod events;

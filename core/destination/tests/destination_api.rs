@@ -227,7 +227,7 @@ async fn profiles_follow_the_service() {
     assert_eq!(next(&mut by_name).await.unwrap_err().code(), Code::NotFound);
 }
 
-// proves: GW-2
+// proves: EXP-2
 #[tokio::test]
 async fn a_withdrawn_export_ends_a_gateways_streams() {
     let mut rig = rig().await;

@@ -104,7 +104,7 @@ mod tests {
         }
     }
 
-    // proves: GW-1
+    // proves: EXP-1
     #[test]
     fn a_gateway_with_a_bad_selector_is_not_taken_for_a_plain_client() {
         let token = "{\"ns\":\"a\",\"gateway\":{\"export\":\"mirror.linkerd.io/exported=true\"}}";

@@ -366,7 +366,7 @@ fn a_mirror_is_reached_through_its_gateway() {
     assert_eq!(only(&receiver.borrow()).tls, None);
 }
 
-// proves: GW-2
+// proves: EXP-2
 #[test]
 fn a_gateway_sees_exported_services_of_this_cluster_alone() {
     let exported = json!({"mirror.linkerd.io/exported": "true"});

@@ -217,6 +217,7 @@ mod tests {
         default.policy(&["10.0.0.0/8".parse().unwrap()], DETECT_TIMEOUT)
     }
 
+    // proves: AUTHZ-1
     #[test]
     fn default_policies_let_in_whom_they_name() {
         use DefaultPolicy as P;
@@ -254,6 +255,7 @@ mod tests {
         assert_eq!(permit.route(), None);
     }
 
+    // proves: POL-1
     #[test]
     fn loopback_is_two_addresses_and_comes_last() {
         let local = policy(DefaultPolicy::Deny);
@@ -290,6 +292,7 @@ mod tests {
         assert!(!network.contains("10.9.0.1".parse().unwrap()));
     }
 
+    // proves: AUTHZ-1
     #[test]
     fn requests_are_judged_by_the_route_then_the_server() {
         let mut policy = policy(DefaultPolicy::ClusterAuthenticated);

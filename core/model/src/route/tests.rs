@@ -109,6 +109,7 @@ fn rpc_paths_need_post() {
     assert!(!fits(&rule, &get("/pkg.S/Call")) && !fits(&rule, &post("/pkg.T/Call")));
 }
 
+// proves: ROUTE-1
 #[test]
 fn the_more_specific_wins_and_ties_go_to_the_first() {
     let with_header =

@@ -97,7 +97,7 @@ async fn targets_by_name_and_address() {
     assert_eq!(watch(&rig, "x", "web.shop.svc").await.unwrap_err().code(), Code::InvalidArgument);
 }
 
-// proves: GW-2
+// proves: EXP-2
 #[tokio::test]
 async fn a_withdrawn_export_ends_a_gateways_stream() {
     let rig = rig().await;

@@ -174,7 +174,7 @@ fn an_address_follows_who_claims_it() {
     assert!(receiver.borrow().is_err());
 }
 
-// proves: GW-2
+// proves: EXP-2
 #[test]
 fn a_gateway_gets_policies_of_exported_services_alone() {
     let mut index = filled();
