@@ -16,8 +16,13 @@ use http::{HeaderValue, Request, Response, Version, header};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use mesh_stack::io::Io;
-use std::{future::Future, pin::pin, sync::Arc, time::Duration};
-use tokio::sync::Notify;
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::sync::{Notify, mpsc};
 
 /// Answers the requests of one connection. Cloned for each request.
 pub trait Service: Clone + Send + Sync + 'static {
@@ -83,7 +88,8 @@ impl Default for Http2ServerParams {
 }
 
 /// Serves a connection until it ends. When `drain` completes, open requests finish and no new ones are
-/// taken (HTTP/2: GOAWAY; HTTP/1: an idle connection closes).
+/// taken (HTTP/2: GOAWAY; HTTP/1: an idle connection closes). A connection that left HTTP for a tunnel
+/// ends when the tunnel does.
 ///
 /// # Errors
 /// When the connection breaks.
@@ -96,18 +102,16 @@ pub async fn serve<S: Service>(
 ) -> Result<(), Error> {
     let close = Arc::new(Notify::new());
     let informational = params.informational_headers;
-    let front = Front { service, informational, close: close.clone() };
+    let (hold, mut released) = mpsc::channel(1);
+    let front = Front { service, informational, close: close.clone(), hold };
     let service = service_fn(move |request| front.clone().handle(request));
     let mut drain = pin!(drain);
     match version {
         HttpVersion::Http1 => {
-            let connection = http1().serve_connection(TokioIo::new(io), service).with_upgrades();
-            let mut connection = pin!(connection);
-            tokio::select! {
-                result = connection.as_mut() => return Ok(result?),
-                () = &mut drain => connection.as_mut().graceful_shutdown(),
-            }
-            Ok(connection.await?)
+            serve_http1(TokioIo::new(io), service, drain).await?;
+            // Nothing is ever sent: this waits until every tunnel has let go.
+            let _: Option<()> = released.recv().await;
+            Ok(())
         }
         HttpVersion::Http2 => {
             let connection = http2(&params.http2).serve_connection(TokioIo::new(io), service);
@@ -122,18 +126,37 @@ pub async fn serve<S: Service>(
     }
 }
 
+async fn serve_http1<S>(
+    io: TokioIo<impl Io>,
+    service: S,
+    drain: Pin<&mut (impl Future<Output = ()> + Send)>,
+) -> Result<(), hyper::Error>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = Body> + Send,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S::Future: Send,
+{
+    let mut connection = pin!(http1().serve_connection(io, service).with_upgrades());
+    tokio::select! {
+        result = connection.as_mut() => return result,
+        () = drain => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
+}
+
 /// Stands between the codec and a [`Service`].
 #[derive(Clone)]
 struct Front<S> {
     service: S,
     informational: bool,
     close: Arc<Notify>,
+    hold: mpsc::Sender<()>,
 }
 
 impl<S: Service> Front<S> {
     async fn handle(self, request: Request<Incoming>) -> Result<Response<Body>, Error> {
         let kind = RequestKind::of(&request);
-        let response = match prepare(request) {
+        let response = match prepare(request, &self.hold) {
             Ok(request) => self.service.call(request).await,
             Err(error) => Err(error),
         };
@@ -159,14 +182,14 @@ impl<S: Service> Front<S> {
 }
 
 /// The rules of HTTP/1 for a request that enters a proxy.
-fn prepare(request: Request<Incoming>) -> Result<Request<Body>, Error> {
+fn prepare(request: Request<Incoming>, hold: &mpsc::Sender<()>) -> Result<Request<Body>, Error> {
     let mut request = request.map(Body::from);
     if request.version() == Version::HTTP_2 {
         return Ok(request);
     }
     normalize::mark(&mut request)?;
     if headers::wants_upgrade(&request) {
-        upgrade::ClientHalf::attach(&mut request);
+        upgrade::ClientHalf::attach(&mut request, hold.clone());
     } else {
         headers::strip_connection(request.headers_mut());
         request.headers_mut().remove(headers::HTTP2_SETTINGS);

@@ -11,11 +11,11 @@ use crate::{
     error::Error,
     headers, normalize,
     normalize::{AbsoluteForm, NoHost},
-    upgrade::{self, ClientHalf},
+    upgrade::{self, ClientHalf, ClientUpgrade},
 };
 use http::{Method, Request, Response, StatusCode, Version, header, uri::Authority};
 use http_body::Body as _;
-use hyper::{client::conn::http1::SendRequest, upgrade::OnUpgrade};
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use mesh_model::{endpoint::Endpoint, transport::SessionProtocol};
 use parking_lot::Mutex;
@@ -146,13 +146,14 @@ impl Pool {
         key: Option<&Key>,
         mut request: Request<Body>,
     ) -> Result<(Response<hyper::body::Incoming>, SendRequest<Body>), SendError> {
+        let idempotent = request.method().is_idempotent();
         while let Some(mut send) = self.idle.take(key).await {
             match send.try_send_request(request).await {
                 Ok(response) => return Ok((response, send)),
                 // The peer closed the connection before the request was written: take the next.
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => request = unsent,
-                    None => return Err(SendError::processed(error.into_error())),
+                    None => return Err(on_kept(error.into_error(), idempotent)),
                 },
             }
         }
@@ -304,6 +305,13 @@ async fn open(shared: &Shared, endpoint: &Endpoint) -> Result<SendRequest<Body>,
     Ok(send)
 }
 
+/// A kept connection that closes without an answer most likely closed before the request came, and an
+/// idempotent request may be sent again in any case (RFC 9112, section 9.3.1).
+fn on_kept(error: hyper::Error, idempotent: bool) -> SendError {
+    let closed = error.is_incomplete_message() || error.is_canceled() || error.is_closed();
+    SendError { unprocessed: idempotent && closed, error: error.into() }
+}
+
 fn is_upgrade<B>(response: &Response<B>, connect: bool) -> bool {
     response.status() == StatusCode::SWITCHING_PROTOCOLS
         || (connect && response.status().is_success() && response.version() == Version::HTTP_11)
@@ -311,7 +319,7 @@ fn is_upgrade<B>(response: &Response<B>, connect: bool) -> bool {
 
 fn switch(
     mut response: Response<hyper::body::Incoming>,
-    client: Option<OnUpgrade>,
+    client: Option<ClientUpgrade>,
     connect: bool,
 ) -> Result<Response<Body>, SendError> {
     let Some(client) = client else {

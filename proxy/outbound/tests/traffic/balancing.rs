@@ -225,3 +225,73 @@ async fn metrics_tell_of_requests_and_connections() {
         assert!(scraped.contains(part), "{part} in {scraped}");
     }
 }
+
+// proves: BAL-1
+#[tokio::test]
+async fn ten_thousand_requests_at_concurrency_64() {
+    for (version, metadata) in
+        [(HttpVersion::Http1, EndpointMetadata::default()), (HttpVersion::Http2, hinted())]
+    {
+        let rig = Rig::new();
+        let server = serve(version, echo).await;
+        rig.known.service(NAME, false, set(&[(server, metadata)]));
+        let entrance = rig.entrance(NAME).await;
+        let clients = (0..64).map(|_| async move {
+            let mut client = h1(entrance).await;
+            for at in 0..79 {
+                client.ready().await.unwrap();
+                let request = Request::post("/echo/some").header("host", "web");
+                let request = request.body(Body::full(format!("request {at}"))).unwrap();
+                let response = client.send_request(request).await.unwrap();
+                assert_eq!(response.status(), 200);
+                assert_eq!(text(response.into_body()).await, format!("request {at}"));
+            }
+        });
+        futures::future::join_all(clients).await;
+    }
+}
+
+// proves: TCP-2 BAL-3
+#[tokio::test]
+async fn http1_goes_around_a_refusing_endpoint() {
+    let rig = Rig::new();
+    let (gone, dead) = bind().await;
+    drop(gone);
+    let alive = serve(HttpVersion::Http1, echo).await;
+    let plain = EndpointMetadata::default();
+    rig.known.service(NAME, false, set(&[(dead, plain.clone()), (alive, plain.clone())]));
+    let mut client = h1(rig.entrance(NAME).await).await;
+    for _ in 0..20 {
+        client.ready().await.unwrap();
+        let request = Request::get("/some/path").header("host", "web").body(Body::empty()).unwrap();
+        assert_eq!(client.send_request(request).await.unwrap().status(), 200);
+    }
+    // The dead one comes back and is the only one left.
+    let listener = tokio::net::TcpListener::bind(dead).await.unwrap();
+    tokio::spawn(serve_on(listener, HttpVersion::Http1, echo));
+    rig.known.set(NAME, set(&[(dead, plain)]));
+    client.ready().await.unwrap();
+    let request = Request::get("/some/path").header("host", "web").body(Body::empty()).unwrap();
+    assert_eq!(client.send_request(request).await.unwrap().status(), 200);
+}
+
+// proves: HTTP-4
+#[tokio::test]
+async fn a_single_destination_that_refuses_is_a_502_at_once() {
+    let rig = Rig::new();
+    let (gone, dead) = bind().await;
+    drop(gone);
+    let entrance = rig.entrance(&dead.to_string()).await;
+    let start = Instant::now();
+    let request = "GET /some/path HTTP/1.1\r\nHost: web\r\n\r\n";
+    for _ in 0..2 {
+        let response = converse(entrance, request).await;
+        assert!(response.starts_with("HTTP/1.1 502 "), "{response}");
+        assert!(response.contains("Connection refused"), "{response}");
+    }
+    assert!(start.elapsed() < Duration::from_secs(2));
+    let listener = tokio::net::TcpListener::bind(dead).await.unwrap();
+    tokio::spawn(serve_on(listener, HttpVersion::Http1, echo));
+    let request = "GET /some/path HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n";
+    assert!(converse(entrance, request).await.starts_with("HTTP/1.1 200 "));
+}

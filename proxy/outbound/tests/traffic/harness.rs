@@ -176,7 +176,10 @@ impl Rig {
         let (outbound, drain) = (self.outbound.clone(), self.watch.clone());
         tokio::spawn(async move {
             loop {
-                let (io, _) = listener.accept().await.unwrap();
+                let (io, _) = tokio::select! {
+                    accepted = listener.accept() => accepted.unwrap(),
+                    _ = drain.clone().signaled() => return,
+                };
                 let (outbound, drain, target) = (outbound.clone(), drain.clone(), target.clone());
                 tokio::spawn(async move {
                     let target = outbound.target(&target).await.unwrap();

@@ -7,6 +7,7 @@ use http::{Request, Response, Version};
 use http_body_util::BodyExt;
 use mesh_http::{Body, detect::HttpVersion};
 use mesh_model::endpoint::{EndpointMetadata, ProtocolHint};
+use mesh_process::drain::Drained;
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
@@ -95,7 +96,7 @@ async fn bad_connect_requests_are_400() {
     }
 }
 
-// proves: HTTP-6
+// proves: HTTP-6 OUT-11
 #[tokio::test]
 async fn upgrades_become_tunnels_with_half_close() {
     let rig = Rig::new();
@@ -119,10 +120,15 @@ async fn upgrades_become_tunnels_with_half_close() {
     let head = read_head(&mut io).await.unwrap().unwrap();
     assert!(head.starts_with("HTTP/1.1 101") && head.contains("upgrade: websocket"), "{head}");
     io.write_all(b"frames").await.unwrap();
+    let drained = tokio::spawn(rig.drain(PATIENCE));
+    tokio::task::yield_now().await;
+    assert!(!drained.is_finished(), "the tunnel is open");
     io.shutdown().await.unwrap();
     let mut rest = String::new();
     io.read_to_string(&mut rest).await.unwrap();
     assert_eq!(rest, "got frames");
+    drop(io);
+    assert_eq!(drained.await.unwrap(), Drained::Complete);
 }
 
 // proves: HTTP-10
