@@ -8,7 +8,7 @@
 pub mod lease;
 mod occupied;
 pub(crate) mod process;
-// mod serve;
+mod serve;
 mod status;
 mod up;
 
@@ -18,8 +18,8 @@ use std::{
 };
 
 pub use process::ProcessId;
-// pub use serve::{run_api, run_node};
 use serde::{Deserialize, Serialize};
+pub use serve::{run_api, run_node};
 pub use status::{ProcessUse, Status, status};
 pub use up::{down, kubeconfig, list, start, stop, up};
 

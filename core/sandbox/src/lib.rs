@@ -6,8 +6,11 @@
 //! Must not touch: which programs exist; the caller hands in a `Programs` table.
 //! Callers: tests, and `core/cli`.
 
+pub mod api;
 pub mod cluster;
 pub mod controllers;
 pub mod dns;
 mod feed;
 pub mod node;
+mod schema;
+mod store;

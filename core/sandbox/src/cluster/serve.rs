@@ -73,8 +73,8 @@ async fn serve_api(state: State) -> Result<(), ClusterError> {
 
 async fn serve_node(state: State) -> Result<(), ClusterError> {
     let kubeconfig = state.kubeconfig();
-    let text = std::fs::read_to_string(&kubeconfig)
-        .map_err(ClusterError::file("read", &kubeconfig))?;
+    let text =
+        std::fs::read_to_string(&kubeconfig).map_err(ClusterError::file("read", &kubeconfig))?;
     let client = client(&text).await?;
     let config = NodeConfig {
         name: format!("{}-node", state.name),

@@ -1,0 +1,173 @@
+//! # From a body to an object
+//!
+//! Job: makes what a client sent into a well-formed object of its kind: unknown fields dropped (or refused),
+//! wrong types refused, defaults filled.
+//! May touch: one object. Must not touch: the store.
+//! Callers: `write`.
+
+use serde_json::{Value, json};
+
+use super::{
+    kinds::events,
+    object::{map_of, meta, meta_mut, text},
+    registry::Resource,
+    request::Call,
+    status::{ApiError, FieldError},
+};
+use crate::schema;
+
+/// Brings a body to the form in which objects of the resource are stored.
+pub(crate) fn normalise(call: &Call, value: Value) -> Result<Value, ApiError> {
+    let resource = &call.resource;
+    let mut value = check_identity(call, value)?;
+    let ty = resource.schema.get();
+    let findings = schema::prune(&mut value, ty, resource.builtin());
+    if let Some((path, found, expected)) = findings.mismatch {
+        return Err(unreadable(
+            resource,
+            &format!(
+                "json: cannot unmarshal {found} into Go struct field {}.{path} of type {expected}",
+                resource.kind
+            ),
+        ));
+    }
+    report_unknown(call, &findings.unknown)?;
+    if resource.builtin() {
+        drop_empty_metadata(&mut value);
+    } else {
+        schema::fill_defaults(&mut value, ty);
+    }
+    if resource.group == "events.k8s.io" {
+        value = events::to_core(value);
+    }
+    (resource.strategy.default)(map_of(&mut value));
+    Ok(value)
+}
+
+/// Defaults and pruning again, after admission has changed the object.
+pub(crate) fn renormalise(call: &Call, value: &mut Value) {
+    let resource = &call.resource;
+    if resource.group == "events.k8s.io" {
+        return;
+    }
+    schema::prune(value, resource.schema.get(), resource.builtin());
+    if !resource.builtin() {
+        schema::fill_defaults(value, resource.schema.get());
+    }
+    (resource.strategy.default)(map_of(value));
+}
+
+/// Breaches of a custom kind's schema.
+pub(crate) fn schema_errors(resource: &Resource, value: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    if !resource.builtin() {
+        schema::validate(value, resource.schema.get(), "", &mut errors);
+    }
+    errors
+}
+
+fn check_identity(call: &Call, mut value: Value) -> Result<Value, ApiError> {
+    let resource = &call.resource;
+    let expected = resource.api_version();
+    let (kind, api_version) = (text(&value, &["kind"]), text(&value, &["apiVersion"]));
+    // Clients of one typed API may leave both out.
+    if !api_version.is_empty() && api_version != expected {
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({api_version}) does not match the expected API version ({expected})"
+        )));
+    }
+    if !kind.is_empty() && kind != resource.kind {
+        return Err(ApiError::bad_request(format!(
+            "{kind} in version {:?} cannot be handled as a {}: no kind {kind:?} is registered for this resource",
+            resource.version, resource.kind
+        )));
+    }
+    let name = meta(&value, "name");
+    if !call.name.is_empty() && !name.is_empty() && name != call.name {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            call.name
+        )));
+    }
+    let namespace = meta(&value, "namespace");
+    if resource.namespaced && !namespace.is_empty() && namespace != call.namespace {
+        return Err(ApiError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    let map = map_of(&mut value);
+    map.insert("apiVersion".into(), expected.into());
+    map.insert("kind".into(), resource.kind.clone().into());
+    let metadata = meta_mut(&mut value);
+    if !call.name.is_empty() {
+        metadata.insert("name".into(), call.name.clone().into());
+    }
+    if resource.namespaced {
+        metadata.insert("namespace".into(), call.namespace.clone().into());
+    } else {
+        metadata.remove("namespace");
+    }
+    Ok(value)
+}
+
+fn report_unknown(call: &Call, unknown: &[String]) -> Result<(), ApiError> {
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let sentences: Vec<_> = unknown.iter().map(|path| format!("unknown field {path:?}")).collect();
+    match call.query.get("fieldValidation") {
+        "Strict" => {
+            let why = format!("strict decoding error: {}", sentences.join(", "));
+            Err(unreadable(&call.resource, &why))
+        }
+        "Ignore" => Ok(()),
+        _ => {
+            sentences.into_iter().for_each(|sentence| call.warn(sentence));
+            Ok(())
+        }
+    }
+}
+
+fn unreadable(resource: &Resource, why: &str) -> ApiError {
+    ApiError::bad_request(format!(
+        "{} in version {:?} cannot be handled as a {}: {why}",
+        resource.kind, resource.version, resource.kind
+    ))
+}
+
+/// Typed objects do not write empty metadata.
+fn drop_empty_metadata(value: &mut Value) {
+    meta_mut(value)
+        .retain(|_, field| *field != json!({}) && *field != json!([]) && *field != json!(""));
+}
+
+/// An apply configuration in the stored form's terms: checked and pruned, but with no defaults, since
+/// the applier owns only what it says.
+pub(crate) fn applied(call: &Call, config: Value) -> Result<Value, ApiError> {
+    let resource = &call.resource;
+    let mut config = check_identity(call, config)?;
+    let findings = schema::prune(&mut config, resource.schema.get(), resource.builtin());
+    if let Some((path, found, expected)) = findings.mismatch {
+        return Err(ApiError::new(
+            super::status::Reason::InternalError,
+            format!(
+                "failed to create typed patch object: .{path}: expected {expected}, got {found}"
+            ),
+        ));
+    }
+    if !findings.unknown.is_empty() && resource.builtin() {
+        let first = &findings.unknown[0];
+        return Err(ApiError::new(
+            super::status::Reason::InternalError,
+            format!(
+                "failed to create typed patch object ({}/{}; {}, Kind={}): .{first}: field not declared in schema",
+                call.namespace,
+                call.name,
+                resource.api_version(),
+                resource.kind
+            ),
+        ));
+    }
+    report_unknown(call, &findings.unknown)?;
+    Ok(config)
+}

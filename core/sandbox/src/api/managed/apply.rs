@@ -1,0 +1,165 @@
+//! # Server-side apply
+//!
+//! Job: lays an applier's configuration over the live object: conflicts with other owners, removal of what the applier no
+//! longer says, the owners after it.
+//! May touch: objects, schemas. Must not touch: the store.
+//! Callers: `write`.
+
+use serde_json::{Value, json};
+
+use super::{Entry, FieldSet, Manager, entries, owned, walk, write_entries};
+use crate::{
+    api::{
+        object::meta,
+        status::{ApiError, Reason},
+    },
+    schema::Type,
+};
+
+/// One apply request.
+pub(crate) struct Apply {
+    pub(crate) manager: Manager,
+    /// Take fields from their owners.
+    pub(crate) force: bool,
+    /// The status of the configuration is not looked at: it has a path of its own.
+    pub(crate) ignore_status: bool,
+}
+
+/// The live object with the configuration applied, its owners included.
+///
+/// # Errors
+/// Conflict: another owner has set a field otherwise, and the request does not force it.
+pub(crate) fn apply(
+    live: &Value,
+    config: &Value,
+    ty: Type<'_>,
+    request: &Apply,
+) -> Result<Value, ApiError> {
+    let mut config = config.clone();
+    if request.ignore_status
+        && let Some(map) = config.as_object_mut()
+    {
+        map.remove("status");
+    }
+    check_version(&config, live)?;
+    let said = owned(&config, ty);
+    let mut entries = entries(live);
+    if entries.is_empty() {
+        entries.push(unowned(live, ty, request));
+    }
+    let last = take(&mut entries, &request.manager);
+    let mut merged = walk::merge(live, &config, Some(ty));
+    let dropped = no_longer_said(last.as_ref(), &said, &entries);
+    walk::remove(&mut merged, &dropped, Some(ty));
+    let difference = walk::compare(live, &merged, Some(ty));
+    let conflicts: Vec<(usize, FieldSet)> = entries
+        .iter()
+        .enumerate()
+        .map(|(index, entry)| (index, entry.fields.intersection(&difference.changed)))
+        .filter(|(_, fields)| !fields.is_empty())
+        .collect();
+    if !conflicts.is_empty() && !request.force {
+        return Err(conflict(&entries, &conflicts));
+    }
+    for (index, fields) in &conflicts {
+        entries[*index].fields = entries[*index].fields.difference(fields);
+    }
+    for entry in &mut entries {
+        entry.fields = entry.fields.difference(&difference.removed);
+    }
+    let mut entry = Entry::of(&request.manager, said);
+    if let Some(last) = last.filter(|last| last.fields == entry.fields && merged == *live) {
+        entry.time = last.time;
+    }
+    entries.insert(entries.iter().take_while(|e| e.operation == "Apply").count(), entry);
+    write_entries(&mut merged, &entries);
+    Ok(merged)
+}
+
+fn check_version(config: &Value, live: &Value) -> Result<(), ApiError> {
+    let asked = meta(config, "resourceVersion");
+    if asked.is_empty() || asked == meta(live, "resourceVersion") {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        Reason::Conflict,
+        format!(
+            "Operation cannot be fulfilled on {:?}: the object has been modified; please apply your changes to \
+             the latest version and try again",
+            meta(live, "name")
+        ),
+    ))
+}
+
+/// The owner of everything in an object that nobody owns yet.
+fn unowned(live: &Value, ty: Type<'_>, request: &Apply) -> Entry {
+    let mut fields = walk::fields_of(live, Some(ty), true);
+    super::strip(&mut fields);
+    let manager = Manager {
+        name: "before-first-apply".into(),
+        operation: "Update",
+        api_version: request.manager.api_version.clone(),
+        subresource: "",
+    };
+    Entry::of(&manager, fields)
+}
+
+fn take(entries: &mut Vec<Entry>, manager: &Manager) -> Option<Entry> {
+    let index = entries.iter().position(|entry| manager.wrote(entry))?;
+    Some(entries.remove(index))
+}
+
+/// What the applier said last time, says no more, and nobody else owns.
+fn no_longer_said(last: Option<&Entry>, said: &FieldSet, others: &[Entry]) -> FieldSet {
+    let Some(last) = last else { return FieldSet::default() };
+    let kept = others.iter().fold(said.clone(), |kept, entry| kept.union(&entry.fields));
+    unclaimed(&last.fields, &kept)
+}
+
+/// The paths of `set` at or below which `kept` has nothing.
+fn unclaimed(set: &FieldSet, kept: &FieldSet) -> FieldSet {
+    let mut out = FieldSet::default();
+    for step in set.steps() {
+        if set.has(step) && !kept.touches(step) {
+            out.add(step);
+        } else if let Some(below) = set.below(step) {
+            let empty = FieldSet::default();
+            out.put(step, unclaimed(below, kept.below(step).unwrap_or(&empty)));
+        }
+    }
+    out
+}
+
+fn conflict(entries: &[Entry], conflicts: &[(usize, FieldSet)]) -> ApiError {
+    let mut causes = Vec::new();
+    let mut lines = Vec::new();
+    let mut single = String::new();
+    for (index, fields) in conflicts {
+        let owner = owner(&entries[*index]);
+        lines.push(format!("conflicts with {owner}:"));
+        for path in fields.paths() {
+            single = format!("conflict with {owner}: {path}");
+            lines.push(format!("- {path}"));
+            causes.push(json!({
+                "reason": "FieldManagerConflict", "message": format!("conflict with {owner}"), "field": path,
+            }));
+        }
+    }
+    let message = match causes.len() {
+        1 => format!("Apply failed with 1 conflict: {single}"),
+        n => format!("Apply failed with {n} conflicts: {}", lines.join("\n")),
+    };
+    let mut error = ApiError::new(Reason::Conflict, message);
+    error.details = Some(json!({"causes": causes}));
+    error
+}
+
+fn owner(entry: &Entry) -> String {
+    let name = format!("{:?}", entry.manager);
+    let name = if entry.subresource.is_empty() {
+        name
+    } else {
+        format!("{name} with subresource {:?}", entry.subresource)
+    };
+    if entry.operation == "Update" { format!("{name} using {}", entry.api_version) } else { name }
+}
