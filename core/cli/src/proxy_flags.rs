@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 /// Flags about the proxy.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Proxy flags")]
-pub struct ProxyFlags {
+pub(crate) struct ProxyFlags {
     /// Image of the proxy
     #[arg(long)]
     proxy_image: Option<String>,
