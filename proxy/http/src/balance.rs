@@ -185,6 +185,7 @@ impl Core {
             params: params.client,
             changed: Notify::new(),
             gate: Gate::new(params.failfast),
+            recovers: mode == Mode::Balance,
         };
         Arc::new(Self {
             shared: Arc::new(shared),
@@ -223,21 +224,12 @@ impl Core {
         let now = Instant::now();
         let choose = |avoid: Option<&Arc<EndpointClient>>| {
             let ready = |m: &Arc<EndpointClient>| {
-                avoid.is_none_or(|a| !Arc::ptr_eq(a, m)) && self.takes(m, m.lane(of))
+                avoid.is_none_or(|a| !Arc::ptr_eq(a, m)) && takes(m, m.lane(of))
             };
             p2c::pick(&members, &mut rand::rng(), ready, |m| m.load.value(now))
         };
         let client = choose(avoid).or_else(|| avoid.and_then(|_| choose(None)))?;
         Some((client.clone(), client.lane(of), client.load.begin(now)))
-    }
-
-    fn takes(&self, member: &Arc<EndpointClient>, lane: Lane) -> bool {
-        match (member.readiness(lane), lane, self.mode) {
-            (Readiness::Ready, ..) => true,
-            // A pool opens a connection for the request itself, which tells the reason if it fails.
-            (Readiness::Down(_), Lane::Http1, Mode::Forward) => true,
-            _ => false,
-        }
     }
 
     /// Nothing is ready: asks the endpoints to hurry, and fails where waiting is of no use.
@@ -296,6 +288,10 @@ impl Core {
         kept.values().for_each(|member| member.withdraw());
         self.shared.changed.notify_waiters();
     }
+}
+
+fn takes(member: &Arc<EndpointClient>, lane: Lane) -> bool {
+    matches!(member.readiness(lane), Readiness::Ready)
 }
 
 /// Follows the set while the balancer lives.

@@ -107,6 +107,9 @@ pub(crate) struct Shared {
     /// Told when a client becomes ready or fails to.
     pub(crate) changed: Notify,
     pub(crate) gate: Gate,
+    /// Whether an endpoint that refuses is tried again in the background. Not where it is the only one:
+    /// then each request tries for itself.
+    pub(crate) recovers: bool,
 }
 
 /// The client of one endpoint.
@@ -264,6 +267,9 @@ impl EndpointClient {
 
     /// Marks HTTP/1 as down and tries to connect until it works again.
     fn pool_failed(self: &Arc<Self>, failure: Arc<ConnectFailure>) {
+        if !self.shared.recovers {
+            return;
+        }
         self.pool.failed(failure);
         if self.pool_down.swap(true, Ordering::AcqRel) {
             return;

@@ -197,6 +197,10 @@ fn config_of(server: SocketAddr) -> ResolverConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hickory_resolver::proto::{
+        op::{Message, OpCode, ResponseCode},
+        rr::{Name, Record, rdata::SRV},
+    };
 
     // proves: NET-4
     #[test]
@@ -207,6 +211,61 @@ mod tests {
         assert_eq!(of("web-0.dst.svc."), None);
         assert_eq!(of("10-1-2.dst."), None);
         assert_eq!(of(""), None);
+    }
+
+    /// A DNS server on loopback over a few records; anything else is NXDOMAIN.
+    async fn server(records: Vec<Record>) -> SocketAddr {
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let addr = socket.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut buffer = [0; 1500];
+            loop {
+                let (n, from) = socket.recv_from(&mut buffer).await.unwrap();
+                let query = Message::from_vec(&buffer[..n]).unwrap();
+                let asked = query.queries[0].clone();
+                let found = records
+                    .iter()
+                    .filter(|r| r.name == asked.name && r.record_type() == asked.query_type);
+                let mut answer = Message::response(query.metadata.id, OpCode::Query);
+                answer.add_answers(found.cloned());
+                if answer.answers.is_empty() {
+                    answer.metadata.response_code = ResponseCode::NXDomain;
+                }
+                answer.add_query(asked);
+                socket.send_to(&answer.to_vec().unwrap(), from).await.unwrap();
+            }
+        });
+        addr
+    }
+
+    // proves: NET-4
+    #[tokio::test]
+    async fn services_come_first_then_addresses() {
+        let record = |name: &str, ttl, data| Record::from_rdata(name.parse().unwrap(), ttl, data);
+        let srv = |target: &str| RData::SRV(SRV::new(0, 0, 8086, target.parse::<Name>().unwrap()));
+        let dns = server(vec![
+            record("dst.linkerd.svc.", 2, srv("10-0-0-7.dst.linkerd.svc.")),
+            record("dst.linkerd.svc.", 2, srv("web-0.dst.linkerd.svc.")),
+            record("web-0.dst.linkerd.svc.", 2, RData::A(Ipv4Addr::new(10, 0, 0, 8).into())),
+            record("plain.linkerd.svc.", 60, RData::A(Ipv4Addr::new(10, 0, 0, 9).into())),
+        ])
+        .await;
+        let pod = PodContext { resolver: Some(dns), ..PodContext::default() };
+        let resolver = Resolver::new(&pod, TtlBounds::default()).unwrap();
+        let of = async |name: &str| resolver.resolve(&name.parse().unwrap(), 80).await;
+
+        let services = of("dst.linkerd.svc").await.unwrap();
+        let printed: Vec<_> = services.addrs.iter().map(ToString::to_string).collect();
+        assert_eq!(printed, ["10.0.0.7:8086", "10.0.0.8:8086"]);
+        assert_eq!((services.record, services.ttl), (RecordKind::Srv, TTL_FLOOR));
+
+        let plain = of("plain.linkerd.svc").await.unwrap();
+        assert_eq!(plain.addrs, ["10.0.0.9:80".parse::<SocketAddr>().unwrap()]);
+        assert_eq!(plain.record, RecordKind::Ip);
+        assert!(plain.ttl > Duration::from_secs(50));
+
+        let none = of("none.linkerd.svc").await.unwrap_err();
+        assert!(matches!(none, DnsError::NotFound { .. }), "{none}");
     }
 
     // proves: NET-4

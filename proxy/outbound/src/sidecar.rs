@@ -79,20 +79,22 @@ impl Outbound {
             };
             let (outbound, drain) = (self.clone(), drain.clone());
             tokio::spawn(async move {
-                let (peer, to) = (accepted.peer, accepted.local);
-                if let Err(error) = outbound.connection(accepted, entry, drain).await {
+                let (client, mut to) = (accepted.peer, accepted.local);
+                if let Err(error) = outbound.connection(accepted, entry, drain, &mut to).await {
                     outbound.parts().metrics.errors.outbound_tcp(error.kind(), to);
-                    tracing::info!(client = %peer, %error, "connection closed");
+                    tracing::info!(%client, target = %to, %error, "connection closed");
                 }
             });
         }
     }
 
+    /// `wanted` is set to where the client wanted to go, as far as that is known.
     async fn connection(
         &self,
         accepted: Accepted,
         entry: Entry,
         drain: drain::Watch,
+        wanted: &mut SocketAddr,
     ) -> Result<(), TcpError> {
         if entry == Entry::Explicit {
             return Explicit::new(self.clone()).serve(accepted, drain).await;
@@ -101,6 +103,7 @@ impl Outbound {
         if to == accepted.local {
             return Err(TcpError::Refused("the connection was not redirected"));
         }
+        *wanted = to;
         let io = metrics::track_src(&self.parts().metrics, accepted.io, to);
         let target = self.target(&Authority::Socket(to)).await?;
         self.proxy(target, io, drain).await
