@@ -99,9 +99,11 @@ impl Connector {
         let tcp = connect_remote(addr, &self.0.options).await.map_err(failure)?;
         let tcp = metrics::track_dst(&self.0.metrics, tcp, endpoint, self.is_own(addr.ip()));
         let Some(tls) = &metadata.tls else { return Ok(BoxedIo::new(tcp)) };
-        let secured = self.0.secure.secure(BoxedIo::new(tcp), tls, direct.is_some()).await;
+        // A gateway has to be told the name, though discovery speaks of no port of its proxy.
+        let announce = direct.is_some() || metadata.authority_override.is_some();
+        let secured = self.0.secure.secure(BoxedIo::new(tcp), tls, announce).await;
         let (mut io, takes_header) = secured?;
-        if takes_header && direct.is_some() {
+        if takes_header && announce {
             let header = header(endpoint, protocol)?;
             io.write_all(&mesh_wire::transport_header::encode(&header)).await?;
             io.flush().await?;
