@@ -24,5 +24,5 @@ pub use issuer::{IssuerStore, Material, Offered, Source};
 pub use metrics::Metrics;
 pub use own::SelfCertify;
 pub use review::{Reviewed, Reviewer};
-pub use run::{Parts, run};
+pub use run::{Parts, run, serve_on};
 pub use serve::IdentityService;

@@ -45,18 +45,27 @@ pub struct Parts {
     pub plaintext_from_own: bool,
 }
 
-/// Serves until the drain.
+/// Opens the port and serves until the drain.
 ///
 /// # Errors
 /// When the anchors cannot be read, TokenReviews may not be created, or the port cannot be opened.
 pub async fn run(config: Config, parts: Parts) -> Result<(), Error> {
+    let addr = parts.pod.bind(config.addr);
+    let listener =
+        TcpListener::bind(addr).await.map_err(|source| Error::Listen { addr, source })?;
+    tracing::info!(%addr, "Identity service listens");
+    serve_on(listener, config, parts).await
+}
+
+/// Serves on an open port until the drain.
+///
+/// # Errors
+/// As [`run`].
+pub async fn serve_on(listener: TcpListener, config: Config, parts: Parts) -> Result<(), Error> {
     let ready = parts.readiness.block("an issuer");
     let anchors = read_anchors(&parts.pod.path(&config.anchors))?;
     let store = IssuerStore::new(anchors);
     let metrics = Metrics::register(&parts.registry, &store)?;
-    let addr = parts.pod.bind(config.addr);
-    let listener =
-        TcpListener::bind(addr).await.map_err(|source| Error::Listen { addr, source })?;
     let reviewer = Reviewer::new(parts.client.clone());
     may_review(&reviewer).await?;
     let events = Events::spawn(parts.client.clone(), &config.controller_namespace);
@@ -89,7 +98,6 @@ pub async fn run(config: Config, parts: Parts) -> Result<(), Error> {
     };
     let incoming =
         ControlAcceptor::new(listener, credentials, control).incoming(parts.drain.clone());
-    tracing::info!(%addr, "Identity service listens");
     let stop = parts.drain.signaled();
     Server::builder()
         .http2_keepalive_interval(Some(PING))

@@ -71,12 +71,12 @@ enum Refusal {
 }
 
 impl Default for ControlConfig {
-    /// Clients need a certificate; 64 handshakes of at most 5 s.
+    /// Clients need a certificate; 256 handshakes of at most 5 s.
     fn default() -> Self {
         Self {
             require_client: true,
             plaintext_from_own: false,
-            handshakes: 64,
+            handshakes: 256,
             deadline: Duration::from_secs(5),
         }
     }

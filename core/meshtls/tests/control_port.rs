@@ -180,7 +180,7 @@ impl Random {
     fn bytes(&mut self) -> Vec<u8> {
         let length = (self.next() % 600) as usize;
         let mut bytes: Vec<u8> = (0..length).map(|_| self.next() as u8).collect();
-        if self.next() % 2 == 0 {
+        if self.next().is_multiple_of(2) {
             let head = [22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3];
             for (to, from) in bytes.iter_mut().zip(head) {
                 *to = from;

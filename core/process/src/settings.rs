@@ -123,10 +123,13 @@ pub struct BadSettings(pub Vec<Problem>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reported(());
 
+/// Gives a variable's or flag's text.
+type Lookup<'a> = dyn Fn(&str) -> Option<OsString> + 'a;
+
 /// Reads values by their rows and collects problems.
 pub struct Reader<'a> {
     tables: &'a [&'a [Setting]],
-    lookup: Box<dyn Fn(&str) -> Option<OsString> + 'a>,
+    lookup: Box<Lookup<'a>>,
     problems: Vec<Problem>,
 }
 

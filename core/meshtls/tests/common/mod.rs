@@ -1,7 +1,7 @@
 //! # A small PKI for tests
 //!
 //! Job: roots, issuers and credentials for TLS tests. May touch: `pki`. Callers: tests of this crate.
-#![allow(dead_code, clippy::unwrap_used, missing_docs, unreachable_pub)]
+#![allow(dead_code, clippy::unwrap_used, missing_docs)]
 
 use mesh_meshtls::{Certify, CertifyError, CertifyRequest, Credentials, Issued, Params};
 use mesh_pki::{
@@ -15,16 +15,16 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-pub const HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
-pub struct Ca {
-    pub root: CertifiedKey,
-    pub issuer: Issuer,
-    pub anchors: TrustBundle,
+pub(crate) struct Ca {
+    pub(crate) root: CertifiedKey,
+    pub(crate) issuer: Issuer,
+    pub(crate) anchors: TrustBundle,
 }
 
 impl Ca {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let from = SystemTime::now() - HOUR;
         let root = create_root(&CaParams::root("root", from, 1000 * HOUR)).unwrap();
         let issuer = create_issuer(&root, &CaParams::issuer("issuer", from, 1000 * HOUR)).unwrap();
@@ -38,7 +38,7 @@ impl Ca {
     }
 
     /// Credentials for `name` that trust `anchors`, without a certificate.
-    pub fn bare(&self, name: &str, anchors: &TrustBundle) -> Credentials {
+    pub(crate) fn bare(&self, name: &str, anchors: &TrustBundle) -> Credentials {
         Credentials::new(Params {
             local: name.parse().unwrap(),
             server_name: name.parse().unwrap(),
@@ -50,18 +50,18 @@ impl Ca {
     }
 
     /// Certified credentials.
-    pub fn workload(&self, name: &str) -> Credentials {
+    pub(crate) fn workload(&self, name: &str) -> Credentials {
         let credentials = self.bare(name, &self.anchors);
         let issued = self.sign(&credentials, SystemTime::now(), HOUR);
         credentials.install(&issued.leaf, &issued.intermediates, SystemTime::now()).unwrap();
         credentials
     }
 
-    pub fn sign(&self, for_: &Credentials, now: SystemTime, lifetime: Duration) -> Issued {
+    pub(crate) fn sign(&self, for_: &Credentials, now: SystemTime, lifetime: Duration) -> Issued {
         self.sign_csr(&for_.csr(), for_.local(), now, lifetime)
     }
 
-    pub fn sign_csr(
+    pub(crate) fn sign_csr(
         &self,
         csr: &[u8],
         identity: &mesh_model::identity::Identity,
@@ -80,16 +80,20 @@ impl Ca {
 }
 
 /// Signs through a CA, but fails while `fail` is above 0.
-pub struct Signer {
-    pub ca: Ca,
-    pub clock: mesh_meshtls::certifier::Clock,
-    pub lifetime: Duration,
-    pub calls: AtomicU32,
-    pub fail: AtomicU32,
+pub(crate) struct Signer {
+    pub(crate) ca: Ca,
+    pub(crate) clock: mesh_meshtls::certifier::Clock,
+    pub(crate) lifetime: Duration,
+    pub(crate) calls: AtomicU32,
+    pub(crate) fail: AtomicU32,
 }
 
 impl Signer {
-    pub fn new(ca: Ca, clock: mesh_meshtls::certifier::Clock, lifetime: Duration) -> Arc<Self> {
+    pub(crate) fn new(
+        ca: Ca,
+        clock: mesh_meshtls::certifier::Clock,
+        lifetime: Duration,
+    ) -> Arc<Self> {
         Arc::new(Self { ca, clock, lifetime, calls: 0.into(), fail: 0.into() })
     }
 }

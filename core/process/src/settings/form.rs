@@ -76,12 +76,11 @@ pub const PORT: Form<NonZeroU16> = Form::new("a port, 1 to 65535", |t| t.parse()
 pub const PORTS: Form<PortSet> =
     Form::new("a comma list of ports and ranges a-b", |t| t.parse().ok());
 /// Addresses.
-pub const IPS: Form<Vec<IpAddr>> = Form::new("a comma list of IP addresses", |t| list(t));
+pub const IPS: Form<Vec<IpAddr>> = Form::new("a comma list of IP addresses", list);
 /// Networks.
-pub const NETWORKS: Form<Vec<IpNet>> =
-    Form::new("a comma list of networks in CIDR form", |t| list(t));
+pub const NETWORKS: Form<Vec<IpNet>> = Form::new("a comma list of networks in CIDR form", list);
 /// DNS suffixes; `.` means every name.
-pub const SUFFIXES: Form<Vec<Suffix>> = Form::new("a comma list of DNS suffixes", |t| list(t));
+pub const SUFFIXES: Form<Vec<Suffix>> = Form::new("a comma list of DNS suffixes", list);
 /// A DNS name.
 pub const DNS_NAME: Form<DnsName> = Form::new("a DNS name", |t| t.parse().ok());
 /// A workload identity.
