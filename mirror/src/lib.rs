@@ -149,3 +149,6 @@ fn follow_local(
     ]
     .map(AbortOnDropHandle::new)
 }
+
+#[cfg(test)]
+mod contract_tests;
