@@ -20,6 +20,8 @@ const RESTART_GAP: u64 = 1000;
 const FLUSH_MS: u64 = 200;
 /// sled's page cache; every object is in memory anyway.
 const CACHE_BYTES: u64 = 2 * 1024 * 1024;
+/// Marks a store that was set up.
+const FORMAT: &[u8] = b"format";
 const REVISION: &[u8] = b"revision";
 const SEPARATOR: char = '\u{0}';
 
@@ -63,13 +65,23 @@ impl Disk {
             .cache_capacity(CACHE_BYTES)
             .flush_every_ms(Some(FLUSH_MS));
         // sled panics on some kinds of damage; a damaged folder must be an error, not an abort.
+        let existed = folder.join("conf").exists();
         let opened = std::panic::catch_unwind(AssertUnwindSafe(|| -> sled::Result<_> {
             let db = config.open()?;
             let objects = db.open_tree("objects")?;
-            Ok((db, objects))
+            let marked = db.contains_key(FORMAT)?;
+            if !existed {
+                db.insert(FORMAT, b"1")?;
+                db.flush()?;
+            }
+            Ok((db, objects, marked))
         }));
         let (db, objects) = match opened {
-            Ok(Ok(trees)) => trees,
+            // sled takes some damage for an empty log; the mark tells the two apart.
+            Ok(Ok((_, _, false))) if existed => {
+                return Err(damaged("its log has lost entries".into()));
+            }
+            Ok(Ok((db, objects, _))) => (db, objects),
             Ok(Err(sled::Error::Io(e))) if e.to_string().contains("lock") => {
                 return Err(StoreError::InUse { path: folder.to_owned() });
             }

@@ -50,8 +50,14 @@ fn history_resumes_after_a_revision_and_forgets_the_oldest() {
 #[test]
 fn a_damaged_folder_is_an_error_with_the_remedy() {
     let folder = tempfile::tempdir().expect("temporary folder");
-    drop(Store::open(folder.path()).expect("new store"));
-    std::fs::write(folder.path().join("conf"), b"garbage").expect("writable");
-    let error = Store::open(folder.path()).expect_err("damaged").to_string();
-    assert!(error.contains("remove that folder"), "{error}");
+    let store = Store::open(folder.path()).expect("new store");
+    store.create("/pods", Key::new("ns", "a"), object("a")).expect("free");
+    drop(store);
+    let log = folder.path().join("db");
+    let length = std::fs::metadata(&log).expect("a log").len();
+    for garbage in [vec![0; length as usize], b"garbage".repeat(length as usize / 7)] {
+        std::fs::write(&log, garbage).expect("writable");
+        let error = Store::open(folder.path()).expect_err("damaged").to_string();
+        assert!(error.contains("remove that folder"), "{error}");
+    }
 }
