@@ -4,7 +4,9 @@
 //! May touch: its own families. Must not touch: a global registry. Callers: serve, `controller`.
 
 use crate::index::EndpointsKey;
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use parking_lot::Mutex;
+use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+use std::sync::Arc;
 
 /// Handles of all families. Clones share them.
 #[derive(Clone)]
@@ -13,12 +15,17 @@ pub struct Metrics {
     endpoint_updates: IntCounterVec,
     profile_subscribers: IntGaugeVec,
     profile_updates: IntCounterVec,
+    /// Held while series come or go, so that none goes that has just come.
+    series: Arc<Mutex<()>>,
 }
 
-/// Counts one stream until dropped.
+/// Counts one stream until dropped. The last of its labels takes the series with it: clients choose
+/// names and ports, so series that stayed would grow without bound.
 pub(crate) struct Subscription {
-    subscribers: IntGauge,
-    updates: IntCounter,
+    subscribers: IntGaugeVec,
+    updates: IntCounterVec,
+    labels: Vec<String>,
+    series: Arc<Mutex<()>>,
 }
 
 const ENDPOINT_LABELS: &[&str] = &["cluster", "namespace", "service", "port", "hostname"];
@@ -59,6 +66,7 @@ impl Metrics {
                 "Messages sent about profiles",
                 PROFILE_LABELS,
             )?,
+            series: Arc::default(),
         })
     }
 
@@ -66,31 +74,48 @@ impl Metrics {
         let port = key.port.to_string();
         let hostname = key.instance.as_deref().unwrap_or_default();
         let labels = ["local", &key.service.namespace, &key.service.name, &port, hostname];
-        Subscription::start(&self.endpoint_subscribers, &self.endpoint_updates, &labels)
+        self.start(&self.endpoint_subscribers, &self.endpoint_updates, &labels)
     }
 
     /// Streams about a Service's profile; those about addresses share one series without labels, since
     /// a series for each address would grow without bound.
     pub(crate) fn profile(&self, namespace: &str, profile: &str) -> Subscription {
         let labels = [namespace, profile];
-        Subscription::start(&self.profile_subscribers, &self.profile_updates, &labels)
+        self.start(&self.profile_subscribers, &self.profile_updates, &labels)
+    }
+
+    fn start(
+        &self,
+        subscribers: &IntGaugeVec,
+        updates: &IntCounterVec,
+        labels: &[&str],
+    ) -> Subscription {
+        let _series = self.series.lock();
+        subscribers.with_label_values(labels).inc();
+        Subscription {
+            subscribers: subscribers.clone(),
+            updates: updates.clone(),
+            labels: labels.iter().map(|l| (*l).to_owned()).collect(),
+            series: self.series.clone(),
+        }
     }
 }
 
 impl Subscription {
-    fn start(subscribers: &IntGaugeVec, updates: &IntCounterVec, labels: &[&str]) -> Self {
-        let subscribers = subscribers.with_label_values(labels);
-        subscribers.inc();
-        Self { subscribers, updates: updates.with_label_values(labels) }
-    }
-
     pub(crate) fn sent(&self) {
-        self.updates.inc();
+        self.updates.with_label_values(&self.labels).inc();
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.subscribers.dec();
+        let _series = self.series.lock();
+        let subscribers = self.subscribers.with_label_values(&self.labels);
+        subscribers.dec();
+        if subscribers.get() <= 0 {
+            // An error means that there is no such series, which is what is wanted.
+            let _ = self.subscribers.remove_label_values(&self.labels);
+            let _ = self.updates.remove_label_values(&self.labels);
+        }
     }
 }

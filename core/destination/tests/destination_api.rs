@@ -298,4 +298,12 @@ async fn streams_are_counted() {
     for family in ["endpoints_subscribers", "endpoints_updates"] {
         assert!(text.contains(&format!("{family}{labels}")), "{text}");
     }
+    drop(stream);
+    assert!(rig.get("missing.shop.svc.cluster.local:1", PLAIN).await.is_err());
+    let empty = async {
+        while !rig.registry.gather().iter().all(|family| family.get_metric().is_empty()) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(5), empty).await.expect("series go with their last stream");
 }
