@@ -18,6 +18,7 @@ use crate::{
     plan::Protocol,
     target::{Parts, Target},
 };
+use futures::{FutureExt, future};
 use mesh_http::detect::{Detected, HttpVersion, detect};
 use mesh_model::authority::Authority;
 use mesh_net::{
@@ -31,7 +32,8 @@ use mesh_stack::{
     io::Io,
     queue::Queue,
 };
-use std::{net::SocketAddr, sync::Arc};
+use parking_lot::Mutex;
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 use tokio::time::Instant;
 
 /// The outbound half. Clones share everything; a worker has one of its own, with its own connections.
@@ -41,8 +43,12 @@ pub struct Outbound(Arc<Shared>);
 struct Shared {
     parts: Arc<Parts>,
     targets: Cache<Authority, Target>,
+    /// Questions under way: however many ask, discovery is asked once at a time.
+    lookups: Arc<Mutex<HashMap<Authority, LookUp>>>,
     in_flight: Queue,
 }
+
+type LookUp = future::Shared<future::BoxFuture<'static, Result<Handle<Target>, DiscoverError>>>;
 
 /// How connections come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +72,7 @@ impl Outbound {
         let targets = Cache::new(config.discovery_idle);
         let in_flight = Queue::new(config.max_in_flight);
         let parts = Arc::new(Parts { config, discover, connector, metrics });
-        Self(Arc::new(Shared { parts, targets, in_flight }))
+        Self(Arc::new(Shared { parts, targets, lookups: Arc::default(), in_flight }))
     }
 
     /// Accepts until the drain starts; each connection then finishes in its own time.
@@ -110,19 +116,36 @@ impl Outbound {
     }
 
     /// What discovery says of a destination. Asked once while anybody uses it; what is no more is asked
-    /// again, and a refusal is never kept.
+    /// again, and a refusal is never kept: it is told to those who were waiting for it.
     ///
     /// # Errors
     /// When there is no such destination, it is not for us, or nobody answers.
     pub async fn target(&self, authority: &Authority) -> Result<Handle<Target>, DiscoverError> {
         let targets = &self.0.targets;
-        let build = || Target::discover(authority, self.0.parts.clone());
-        let found = targets.get_or_build(authority, build).await?;
-        if found.gone().is_none() {
-            return Ok(found);
+        if let Some(found) = targets.get(authority) {
+            if found.gone().is_none() {
+                return Ok(found);
+            }
+            targets.invalidate_handle(authority, &found);
         }
-        targets.invalidate_handle(authority, &found);
-        targets.get_or_build(authority, build).await
+        let look_up = || self.look_up(authority.clone());
+        let lookup = self.0.lookups.lock().entry(authority.clone()).or_insert_with(look_up).clone();
+        lookup.await
+    }
+
+    fn look_up(&self, authority: Authority) -> LookUp {
+        let (parts, targets) = (self.0.parts.clone(), self.0.targets.clone());
+        // Weak: the table holds this future.
+        let lookups = Arc::downgrade(&self.0.lookups);
+        let look_up = async move {
+            let build = || Target::discover(&authority, parts);
+            let found = targets.get_or_build(&authority, build).await;
+            if let Some(lookups) = lookups.upgrade() {
+                lookups.lock().remove(&authority);
+            }
+            found
+        };
+        look_up.boxed().shared()
     }
 
     /// Carries a connection to a target: decides what it speaks and serves that.

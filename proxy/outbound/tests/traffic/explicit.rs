@@ -51,6 +51,29 @@ async fn a_service_that_appears_is_served_at_once() {
     becomes(proxy, "HTTP/1.1 502 ").await;
 }
 
+// proves: OUT-5
+#[tokio::test]
+async fn many_who_ask_for_what_is_not_there_ask_once() {
+    let rig = Rig::new();
+    let proxy = rig.explicit().await;
+    // Discovery has not answered yet.
+    let (answer, _) = tokio::sync::watch::channel(State::Pending);
+    let asked = answer.clone();
+    rig.known.profiles.lock().unwrap().insert(NAME.into(), answer);
+    let request = get("http://echo-east.demo/a");
+    let clients = futures::future::join_all((0..20).map(|_| converse(proxy, &request)));
+    let answered = async {
+        until("somebody asks", || asked.receiver_count() > 0).await;
+        assert_eq!(asked.receiver_count(), 1);
+        asked.send_replace(State::Refused(missing()));
+    };
+    let (responses, ()) = tokio::join!(clients, answered);
+    for response in responses {
+        assert!(response.starts_with("HTTP/1.1 502 "), "{response}");
+    }
+    assert_eq!(asked.receiver_count(), 0, "nothing is kept");
+}
+
 // proves: OUT-4
 #[tokio::test]
 async fn other_targets_are_refused_with_the_reason() {
