@@ -23,7 +23,3 @@ pub use self::{
     snapshot::{SnapshotError, load, save},
     view::{View, keep_saved},
 };
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests;

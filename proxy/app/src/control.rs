@@ -13,7 +13,6 @@ use mesh_net::{
     connect::{ConnectOptions, connect},
     dns::Resolver,
 };
-use mesh_outbound::Secure;
 use mesh_stack::io::BoxedIo;
 use rand::seq::SliceRandom;
 use std::{
@@ -96,25 +95,5 @@ impl Inner {
                 Ok(BoxedIo::new(tls.map_err(io::Error::other)?.io))
             }
         }
-    }
-}
-
-/// Mesh TLS toward endpoints.
-pub(crate) struct MeshSecure(pub(crate) Credentials);
-
-impl Secure for MeshSecure {
-    fn secure(
-        &self,
-        io: BoxedIo,
-        target: &TlsTarget,
-        header: bool,
-    ) -> BoxFuture<'static, io::Result<(BoxedIo, bool)>> {
-        let (credentials, target) = (self.0.clone(), target.clone());
-        async move {
-            let tls = mesh_meshtls::connect(io, &credentials, &target, header).await;
-            let tls = tls.map_err(io::Error::other)?;
-            Ok((BoxedIo::new(tls.io), tls.alpn_transport))
-        }
-        .boxed()
     }
 }

@@ -4,7 +4,7 @@
 //! the bound sockets.
 //! May touch: threads. Must not touch: settings beyond its configs. Callers: `proxy`.
 
-use crate::{control::MeshSecure, start::StartError};
+use crate::start::StartError;
 use mesh_gateway::{Gateway, GatewayMetrics};
 use mesh_inbound::{Inbound, Policies};
 use mesh_meshtls::Credentials;
@@ -106,7 +106,7 @@ impl Parts {
     }
 
     fn sending(&self, config: mesh_outbound::Config, discover: Arc<dyn Discover>) -> Outbound {
-        let secure = Arc::new(MeshSecure(self.credentials.clone()));
+        let secure = Arc::new(self.credentials.clone());
         Outbound::new(config, discover, secure, self.metrics.clone())
     }
 }
