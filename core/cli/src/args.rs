@@ -68,6 +68,8 @@ pub enum Command {
     Completion(crate::completion::Args),
     /// Run two linked clusters on this machine and send a request across
     Demo(crate::demo::Args),
+    /// Add the sidecar, or what asks for it, to manifests
+    Inject(Box<crate::inject::Args>),
     /// Print the manifests of the mesh
     Install(Box<crate::install::Args>),
     /// Manage the multicluster extension
@@ -75,6 +77,8 @@ pub enum Command {
     Multicluster(crate::mc::Args),
     /// Run clusters on this machine
     Sandbox(crate::sandbox::Args),
+    /// Take the sidecar out of manifests
+    Uninject(crate::inject::UninjectArgs),
     /// Print client and server versions
     Version(crate::version::Args),
 }

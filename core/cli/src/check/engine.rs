@@ -167,6 +167,8 @@ pub struct Session {
     colour: bool,
     out: Box<dyn Write + Send>,
     report: Report,
+    /// Documents of extensions, printed after our own.
+    extensions: Vec<Report>,
 }
 
 impl Session {
@@ -178,7 +180,14 @@ impl Session {
     /// A run that prints to `out`.
     pub fn to(out: Box<dyn Write + Send>, format: Format, wait: Duration, colour: bool) -> Self {
         let report = Report { success: true, categories: Vec::new() };
-        Self { format, deadline: Instant::now() + wait, colour, out, report }
+        Self {
+            format,
+            deadline: Instant::now() + wait,
+            colour,
+            out,
+            report,
+            extensions: Vec::new(),
+        }
     }
 
     /// Runs the categories in order. False if a fatal check failed, after which nothing more should run.
@@ -209,6 +218,9 @@ impl Session {
 
     /// Adds the results of an extension.
     pub fn add(&mut self, report: Report) {
+        if self.format == Format::Json {
+            return self.extensions.push(report);
+        }
         for category in report.categories {
             let mut shown = CategoryReport { checks: vec![], ..category.clone() };
             for result in category.checks {
@@ -219,17 +231,24 @@ impl Session {
         }
     }
 
-    /// Prints the end of the run; true if no check failed.
+    /// Prints the end of the run; true if no check failed. In JSON, extensions have documents of their own.
     pub fn finish(mut self) -> bool {
-        let text = match self.format {
-            Format::Json => serde_json::to_string_pretty(&self.report).unwrap_or_default(),
-            Format::Table | Format::Short => {
-                let glyph = if self.report.success { Glyph::Good } else { Glyph::Bad };
-                format!("Status check results are {}", glyph.show(self.colour))
+        let good = self.report.success && self.extensions.iter().all(|e| e.success);
+        match self.format {
+            Format::Json => {
+                let own = std::iter::once(&self.report).chain(&self.extensions);
+                let documents: Vec<_> = own.map(serde_json::to_string_pretty).collect();
+                for document in documents.into_iter().flatten() {
+                    self.line(&document);
+                }
             }
-        };
-        self.line(&text);
-        self.report.success
+            Format::Table | Format::Short => {
+                let glyph = if good { Glyph::Good } else { Glyph::Bad };
+                let text = format!("Status check results are {}", glyph.show(self.colour));
+                self.line(&text);
+            }
+        }
+        good
     }
 
     /// The results so far.

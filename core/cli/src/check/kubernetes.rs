@@ -1,0 +1,198 @@
+//! # Checks of Kubernetes itself
+//!
+//! Job: can the API be asked, is it new enough, may the mesh be installed, are the CRDs there.
+//! May touch: the cluster, reading. Callers: `check`.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
+};
+use kube::{Api, api::PostParams};
+use mesh_charts::{CONTROL_PLANE, CRDS, Release, values};
+use serde_json::{Value, json};
+
+use super::{
+    Category, check,
+    view::{Finding, View, none},
+};
+use crate::install::{missing_crds, self_signed};
+
+/// The oldest minor version that is supported.
+const MINOR: u32 = 31;
+
+/// kubernetes-api
+pub(super) fn api(view: &Arc<View>) -> Category {
+    Category {
+        name: "kubernetes-api",
+        checks: vec![
+            check!(view, "can initialize the client", "k8s-api", client).fatal(),
+            check!(view, "can query the Kubernetes API", "k8s-api", query).fatal(),
+        ],
+    }
+}
+
+/// kubernetes-version
+pub(super) fn version(view: &Arc<View>) -> Category {
+    let text = "is running the minimum Kubernetes API version";
+    Category {
+        name: "kubernetes-version",
+        checks: vec![check!(view, text, "k8s-version", minimum)],
+    }
+}
+
+/// pre-kubernetes-setup
+pub(super) fn before_installation(view: &Arc<View>) -> Category {
+    let mut checks = vec![
+        check!(view, "control plane namespace does not already exist", "pre-ns", namespace_absent),
+        check!(view, "can create non-namespaced resources", "pre-k8s-cluster-k8s", cluster_objects),
+    ];
+    for (text, group, resource, verb) in [
+        ("can create ServiceAccounts", "", "serviceaccounts", "create"),
+        ("can create Services", "", "services", "create"),
+        ("can create Deployments", "apps", "deployments", "create"),
+        ("can create ConfigMaps", "", "configmaps", "create"),
+        ("can create Secrets", "", "secrets", "create"),
+        ("can read Secrets", "", "secrets", "get"),
+    ] {
+        let probe = move |view: &Arc<View>| {
+            let view = view.clone();
+            async move {
+                let namespace = view.control.clone();
+                may(&view, Some(&namespace), group, resource, verb).await
+            }
+        };
+        checks.push(check!(view, text, "pre-k8s", probe));
+    }
+    Category { name: "pre-kubernetes-setup", checks }
+}
+
+/// linkerd-crd
+pub(super) fn crds(view: &Arc<View>) -> Category {
+    let text = "control plane CustomResourceDefinitions exist";
+    Category {
+        name: "linkerd-crd",
+        checks: vec![check!(view, text, "l5d-existence-crd", crds_exist).fatal().retry()],
+    }
+}
+
+async fn client(view: &View) -> Result<Finding> {
+    view.client().await.map(|_| Finding::Good)
+}
+
+async fn query(view: &View) -> Result<Finding> {
+    let client = view.client().await?;
+    client
+        .apiserver_version()
+        .await
+        .context("the Kubernetes API does not answer; look at the server in the kubeconfig")?;
+    Ok(Finding::Good)
+}
+
+async fn minimum(view: &View) -> Result<Finding> {
+    let version = view.client().await?.apiserver_version().await?;
+    let number = |text: &str| {
+        let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse::<u32>().unwrap_or(0)
+    };
+    let (major, minor) = (number(&version.major), number(&version.minor));
+    Ok(match (major, minor) >= (1, MINOR) {
+        true => Finding::Good,
+        false => Finding::Bad(format!(
+            "Kubernetes is {}; at least 1.{MINOR} is needed",
+            version.git_version
+        )),
+    })
+}
+
+async fn namespace_absent(view: &View) -> Result<Finding> {
+    let names = [view.control.clone()];
+    let missing = view.missing(("", "v1", "Namespace", "namespaces"), None, &names).await?;
+    Ok(match missing.is_empty() {
+        false => Finding::Good,
+        true => Finding::Bad(format!(
+            "the namespace {} exists; remove it, or name another with --linkerd-namespace",
+            view.control
+        )),
+    })
+}
+
+/// Kinds without a namespace that an installation creates.
+async fn cluster_objects(view: &View) -> Result<Finding> {
+    let mut all = CONTROL_PLANE.defaults()?;
+    let placeholder = json!({
+        "identityTrustAnchorsPEM": "-",
+        "identity": {"issuer": {"tls": {"crtPEM": "-", "keyPEM": "-"}}},
+    });
+    values::merge(&mut all, &placeholder);
+    let release = Release::cli(&view.control);
+    let mut objects = CONTROL_PLANE.render(release, &all, &self_signed)?;
+    objects.extend(CRDS.render(release, &CRDS.defaults()?, &self_signed)?);
+    let mut asked = Vec::new();
+    let mut denied = Vec::new();
+    for object in objects.iter().filter(|o| o["metadata"]["namespace"].is_null()) {
+        let (group, resource) = resource_of(object);
+        if asked.contains(&resource) {
+            continue;
+        }
+        if !allowed(view, None, &group, &resource, "create").await? {
+            denied.push(format!("not allowed to create {resource}"));
+        }
+        asked.push(resource);
+    }
+    Ok(none("an installation needs more rights:", denied))
+}
+
+fn resource_of(object: &Value) -> (String, String) {
+    let api_version = object["apiVersion"].as_str().unwrap_or_default();
+    let group = api_version.split_once('/').map_or("", |(group, _)| group).to_owned();
+    let kind = object["kind"].as_str().unwrap_or_default().to_lowercase();
+    (group, format!("{kind}s"))
+}
+
+async fn may(
+    view: &View,
+    namespace: Option<&str>,
+    group: &str,
+    resource: &str,
+    verb: &str,
+) -> Result<Finding> {
+    Ok(match allowed(view, namespace, group, resource, verb).await? {
+        true => Finding::Good,
+        false => Finding::Bad(format!("not allowed to {verb} {resource}; use an account that may")),
+    })
+}
+
+async fn allowed(
+    view: &View,
+    namespace: Option<&str>,
+    group: &str,
+    resource: &str,
+    verb: &str,
+) -> Result<bool> {
+    let review = SelfSubjectAccessReview {
+        spec: SelfSubjectAccessReviewSpec {
+            resource_attributes: Some(ResourceAttributes {
+                namespace: namespace.map(ToOwned::to_owned),
+                group: Some(group.to_owned()),
+                resource: Some(resource.to_owned()),
+                verb: Some(verb.to_owned()),
+                ..ResourceAttributes::default()
+            }),
+            ..SelfSubjectAccessReviewSpec::default()
+        },
+        ..SelfSubjectAccessReview::default()
+    };
+    let api: Api<SelfSubjectAccessReview> = Api::all(view.client().await?);
+    let answer = api
+        .create(&PostParams::default(), &review)
+        .await
+        .with_context(|| format!("cannot ask whether {resource} may be changed"))?;
+    Ok(answer.status.is_some_and(|status| status.allowed))
+}
+
+pub(super) async fn crds_exist(view: &View) -> Result<Finding> {
+    let missing = missing_crds(&view.client().await?).await?;
+    Ok(none("install them with `mesh install --crds | kubectl apply -f -`; missing:", missing))
+}
