@@ -56,7 +56,7 @@ impl Controllers {
         let api: Api<ReplicaSet> = self.api(ns);
         if let Some(set) = plan.create {
             match api.create(&PostParams::default(), &set).await {
-                Ok(set) => self.learn(set, |w| &mut w.replica_sets),
+                Ok(set) => self.learn(set),
                 Err(kube::Error::Api(s)) if s.code == 409 && s.reason == "AlreadyExists" => {
                     self.resolve_collision(&deployment, &api, &set.name_any()).await?;
                 }
@@ -94,7 +94,7 @@ impl Controllers {
             let patch = json!({"metadata": {"annotations": {deployment::REVISION: revision}}});
             let patched = settled(api.patch(&name, &params, &Patch::Merge(&patch)).await, &[404])?;
             if let Some(patched) = patched {
-                self.learn(patched, |w| &mut w.deployments);
+                self.learn(patched);
             }
         }
         if let Some(status) = status {
@@ -112,7 +112,7 @@ impl Controllers {
             let patched =
                 settled(api.patch_status(&name, &params, &Patch::Merge(&patch)).await, &[404])?;
             if let Some(patched) = patched {
-                self.learn(patched, |w| &mut w.deployments);
+                self.learn(patched);
             }
         }
         Ok(())
@@ -126,7 +126,7 @@ impl Controllers {
     ) -> Result<(), kube::Error> {
         let patched = api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
         if let Some(patched) = settled(patched, &[404])? {
-            self.learn(patched, |w| &mut w.replica_sets);
+            self.learn(patched);
         }
         Ok(())
     }
@@ -141,7 +141,7 @@ impl Controllers {
         let Some(found) = settled(api.get(name).await, &[404])? else { return Ok(()) };
         let owned = controller_of(&found, "Deployment").map(|(_, uid)| uid) == deployment.uid();
         if owned && found.metadata.deletion_timestamp.is_none() {
-            self.learn(found, |w| &mut w.replica_sets);
+            self.learn(found);
             return Ok(());
         }
         let count = deployment.status.as_ref().and_then(|s| s.collision_count).unwrap_or(0) + 1;
@@ -171,11 +171,10 @@ impl Controllers {
         };
         let plan = replica_set::plan(&rs, &pods, Timestamp::now());
         let api: Api<Pod> = self.api(ns);
-        let made = !plan.create.is_empty();
         for pod in plan.create {
             let created = api.create(&PostParams::default(), &pod).await;
             match settled(created, &[404]) {
-                Ok(Some(pod)) => self.learn(pod, |w| &mut w.pods),
+                Ok(Some(pod)) => self.learn(pod),
                 Ok(None) => return Ok(()),
                 Err(error) => {
                     if !self.world.lock().is_open(ns) {
@@ -203,15 +202,8 @@ impl Controllers {
             let patched =
                 api.patch_status(name, &PatchParams::default(), &Patch::Merge(&patch)).await;
             if let Some(patched) = settled(patched, &[404])? {
-                let owner = controller_of(&patched, "Deployment");
-                self.learn(patched, |w| &mut w.replica_sets);
-                if let Some((owner, _)) = owner {
-                    self.queue.touch(Key::Deployment(ns.to_owned(), owner));
-                }
+                self.learn(patched);
             }
-        }
-        if made {
-            self.queue.touch(Key::ReplicaSet(ns.to_owned(), name.to_owned()));
         }
         if let Some(pause) = plan.again {
             let key = Key::ReplicaSet(ns.to_owned(), name.to_owned());
@@ -279,14 +271,14 @@ impl Controllers {
             if let Some(slice) =
                 settled(api.create(&PostParams::default(), &slice).await, &POINTLESS)?
             {
-                self.learn(slice, |w| &mut w.slices);
+                self.learn(slice);
             }
         }
         for slice in plan.replace {
             let name = slice.name_any();
             let replaced = api.replace(&name, &PostParams::default(), &slice).await;
             if let Some(slice) = settled(replaced, &[404])? {
-                self.learn(slice, |w| &mut w.slices);
+                self.learn(slice);
             }
         }
         for slice in plan.delete {
@@ -311,7 +303,7 @@ impl Controllers {
             }
         };
         if let Some(endpoints) = settled(written, &POINTLESS)? {
-            self.learn(endpoints, |w| &mut w.endpoints);
+            self.learn(endpoints);
         }
         Ok(())
     }
@@ -358,7 +350,7 @@ impl Controllers {
         let api: Api<Service> = self.api(ns);
         let patched = api.patch_status(name, &PatchParams::default(), &Patch::Merge(&patch)).await;
         if let Some(service) = settled(patched, &[404])? {
-            self.learn(service, |w| &mut w.services);
+            self.learn(service);
         }
         Ok(())
     }

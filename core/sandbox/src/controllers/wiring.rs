@@ -27,8 +27,6 @@ use crate::feed::{Change, feed};
 /// ConfigMap with the API server's certificate authority, one in each namespace.
 pub(crate) const ROOT_CA: &str = "kube-root-ca.crt";
 
-type Touch<K> = fn(&World, &K, &mut Vec<Key>);
-
 /// Kinds that are watched for their owners alone.
 const METADATA_ONLY: [(&str, &str, &str, &str); 3] = [
     ("", "v1", "Secret", "secrets"),
@@ -36,105 +34,76 @@ const METADATA_ONLY: [(&str, &str, &str, &str); 3] = [
     ("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings"),
 ];
 
+/// A kind that the controllers keep in the world: its store, and the keys that an object of it concerns.
+pub(crate) trait Watched: Resource<DynamicType = ()> {
+    /// The store of the kind.
+    fn store(world: &mut World) -> &mut Store<Self>
+    where
+        Self: Sized;
+    /// Adds the keys that need a look when this object has come, changed or gone.
+    fn touch(&self, world: &World, keys: &mut Vec<Key>);
+}
+
+/// One row a kind.
+macro_rules! watched {
+    ($($kind:ty, $store:ident: |$object:ident, $world:ident, $keys:ident| $touch:expr;)*) => {$(
+        impl Watched for $kind {
+            fn store(world: &mut World) -> &mut Store<Self> {
+                &mut world.$store
+            }
+            fn touch(&self, $world: &World, $keys: &mut Vec<Key>) {
+                let $object = self;
+                $touch
+            }
+        }
+    )*};
+}
+
+watched! {
+    Namespace, namespaces: |o, _world, keys| keys.push(Key::Namespace(o.name_any()));
+    ServiceAccount, accounts: |o, _world, keys| if o.name_any() == "default" {
+        keys.push(Key::Namespace(space(o)));
+    };
+    ConfigMap, config_maps: |o, _world, keys| if o.name_any() == ROOT_CA {
+        keys.push(Key::Namespace(space(o)));
+    };
+    Node, nodes: |_node, world, keys| {
+        let unbound = world.pods.all().filter(|p| is_unbound(p));
+        keys.extend(unbound.map(|p| Key::Schedule(space(p.as_ref()), p.name_any())));
+    };
+    Pod, pods: |o, world, keys| pod_keys(world, o, keys);
+    Service, services: |o, world, keys| {
+        if world.services.get(&space(o), &o.name_any()).is_none() {
+            keys.push(Key::Withdraw(space(o), o.name_any()));
+        }
+        keys.push(Key::Service(space(o), o.name_any()));
+        keys.push(Key::Balancer(space(o), o.name_any()));
+    };
+    Endpoints, endpoints: |o, _world, keys| keys.push(Key::Service(space(o), o.name_any()));
+    EndpointSlice, slices: |o, _world, keys| if let Some(service) = o.labels().get(slices::SERVICE_NAME) {
+        keys.push(Key::Service(space(o), service.clone()));
+    };
+    Deployment, deployments: |o, _world, keys| keys.push(Key::Deployment(space(o), o.name_any()));
+    ReplicaSet, replica_sets: |o, _world, keys| {
+        keys.push(Key::ReplicaSet(space(o), o.name_any()));
+        if let Some((name, _)) = controller_of(o, "Deployment") {
+            keys.push(Key::Deployment(space(o), name));
+        }
+    };
+}
+
 /// Starts every watch.
 pub(crate) fn spawn_watches(ctx: &Arc<Controllers>, tasks: &mut JoinSet<()>) {
-    let all = watcher::Config::default;
-    watch::<Namespace>(
-        ctx,
-        tasks,
-        all(),
-        |w| &mut w.namespaces,
-        |_, o, keys| {
-            keys.push(Key::Namespace(o.name_any()));
-        },
-    );
-    watch::<ServiceAccount>(
-        ctx,
-        tasks,
-        all(),
-        |w| &mut w.accounts,
-        |_, o, keys| {
-            if o.name_any() == "default" {
-                keys.push(Key::Namespace(space(o)));
-            }
-        },
-    );
-    watch::<ConfigMap>(
-        ctx,
-        tasks,
-        all(),
-        |w| &mut w.config_maps,
-        |_, o, keys| {
-            if o.name_any() == ROOT_CA {
-                keys.push(Key::Namespace(space(o)));
-            }
-        },
-    );
-    watch::<Node>(
-        ctx,
-        tasks,
-        all(),
-        |w| &mut w.nodes,
-        |world, _, keys| {
-            let unbound = world.pods.all().filter(|p| is_unbound(p));
-            keys.extend(unbound.map(|p| Key::Schedule(space(p.as_ref()), p.name_any())));
-        },
-    );
-    watch::<Pod>(ctx, tasks, all(), |w| &mut w.pods, pod_keys);
-    watch::<Service>(
-        ctx,
-        tasks,
-        all(),
-        |w| &mut w.services,
-        |world, o, keys| {
-            if world.services.get(&space(o), &o.name_any()).is_none() {
-                keys.push(Key::Withdraw(space(o), o.name_any()));
-            }
-            keys.push(Key::Service(space(o), o.name_any()));
-            keys.push(Key::Balancer(space(o), o.name_any()));
-        },
-    );
-    watch::<Endpoints>(
-        ctx,
-        tasks,
-        all(),
-        |w| &mut w.endpoints,
-        |_, o, keys| {
-            keys.push(Key::Service(space(o), o.name_any()));
-        },
-    );
-    watch::<EndpointSlice>(
-        ctx,
-        tasks,
-        all(),
-        |w| &mut w.slices,
-        |_, o, keys| {
-            if let Some(service) = o.labels().get(slices::SERVICE_NAME) {
-                keys.push(Key::Service(space(o), service.clone()));
-            }
-        },
-    );
-    watch::<Deployment>(
-        ctx,
-        tasks,
-        all(),
-        |w| &mut w.deployments,
-        |_, o, keys| {
-            keys.push(Key::Deployment(space(o), o.name_any()));
-        },
-    );
-    watch::<ReplicaSet>(
-        ctx,
-        tasks,
-        all(),
-        |w| &mut w.replica_sets,
-        |_, o, keys| {
-            keys.push(Key::ReplicaSet(space(o), o.name_any()));
-            if let Some((name, _)) = controller_of(o, "Deployment") {
-                keys.push(Key::Deployment(space(o), name));
-            }
-        },
-    );
+    watch::<Namespace>(ctx, tasks);
+    watch::<ServiceAccount>(ctx, tasks);
+    watch::<ConfigMap>(ctx, tasks);
+    watch::<Node>(ctx, tasks);
+    watch::<Pod>(ctx, tasks);
+    watch::<Service>(ctx, tasks);
+    watch::<Endpoints>(ctx, tasks);
+    watch::<EndpointSlice>(ctx, tasks);
+    watch::<Deployment>(ctx, tasks);
+    watch::<ReplicaSet>(ctx, tasks);
     for (group, version, kind, plural) in METADATA_ONLY {
         let resource = kube::core::GroupVersionKind::gvk(group, version, kind);
         watch_metadata(ctx, ApiResource::from_gvk_with_plural(&resource, plural));
@@ -168,29 +137,19 @@ fn space<K: Resource>(object: &K) -> String {
     object.meta().namespace.clone().unwrap_or_default()
 }
 
-fn watch<K>(
-    ctx: &Arc<Controllers>,
-    tasks: &mut JoinSet<()>,
-    config: watcher::Config,
-    store: fn(&mut World) -> &mut Store<K>,
-    touch: Touch<K>,
-) where
-    K: Resource<DynamicType = ()>
-        + Clone
-        + DeserializeOwned
-        + std::fmt::Debug
-        + Send
-        + Sync
-        + 'static,
+fn watch<K>(ctx: &Arc<Controllers>, tasks: &mut JoinSet<()>)
+where
+    K: Watched + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
 {
     let ctx = ctx.clone();
     ctx.unlisted.fetch_add(1, Ordering::AcqRel);
     tasks.spawn(async move {
-        let mut changes = Box::pin(feed(Api::<K>::all(ctx.client.clone()), config));
+        let all = watcher::Config::default();
+        let mut changes = Box::pin(feed(Api::<K>::all(ctx.client.clone()), all));
         let mut listed = false;
         while let Some(change) = changes.next().await {
             note_owners(&ctx, &K::api_version(&()), &K::kind(&()), &change);
-            ctx.absorb(change, store, touch);
+            ctx.absorb(change);
             if !std::mem::replace(&mut listed, true) {
                 ctx.unlisted.fetch_sub(1, Ordering::AcqRel);
                 ctx.listed.notify_waiters();
@@ -201,17 +160,12 @@ fn watch<K>(
 
 impl Controllers {
     /// Puts a change into the world and touches the keys that it concerns.
-    pub(crate) fn absorb<K: Resource>(
-        &self,
-        change: Change<K>,
-        store: fn(&mut World) -> &mut Store<K>,
-        touch: Touch<K>,
-    ) {
+    fn absorb<K: Watched>(&self, change: Change<K>) {
         let mut keys = Vec::new();
         {
             let mut world = self.world.lock();
-            for object in store(&mut world).apply(change) {
-                touch(&world, &object, &mut keys);
+            for object in K::store(&mut world).apply(change) {
+                object.touch(&world, &mut keys);
             }
         }
         for key in keys {
@@ -219,9 +173,9 @@ impl Controllers {
         }
     }
 
-    /// Puts the answer to a write of ours into the world, ahead of the watch.
-    pub(crate) fn learn<K: Resource>(&self, object: K, store: fn(&mut World) -> &mut Store<K>) {
-        store(&mut self.world.lock()).put(object);
+    /// Puts the answer to a write of ours into the world, ahead of the watch, which will then be old news.
+    pub(crate) fn learn<K: Watched>(&self, object: K) {
+        self.absorb(Change::Apply(object));
     }
 }
 

@@ -31,7 +31,7 @@ use crate::kit::{Sandbox, eventually, get, spec};
 const HOST: [u8; 4] = [127, 0, 0, 1];
 
 /// Runs all cases whose name contains `filter`.
-pub fn run(filter: Option<&str>) -> ExitCode {
+pub(crate) fn run(filter: Option<&str>) -> ExitCode {
     let runtime = tokio::runtime::Runtime::new().expect("threads can be had");
     let filter = filter.filter(|f| !f.starts_with('-')).unwrap_or_default();
     let mut failed = 0;
@@ -48,7 +48,7 @@ pub fn run(filter: Option<&str>) -> ExitCode {
                     Ok(()) => println!("{name} ok ({} ms)", begun.elapsed().as_millis()),
                     Err(error) => {
                         failed += 1;
-                        println!("{name} FAILED: {error:?}");
+                        println!("{name} FAILED: {error:#}");
                     }
                 }
             }
@@ -229,8 +229,8 @@ async fn sweep(sandbox: &Sandbox) -> Result<()> {
     let endpoints: Api<Endpoints> = sandbox.api("default");
     eventually("collected garbage", async || {
         ensure!(sets.list(&ListParams::default()).await?.items.is_empty(), "ReplicaSets are left");
-        let list = slices.list(&ListParams::default().labels("kubernetes.io/service-name=echo"));
-        ensure!(list.await?.items.is_empty(), "slices are left");
+        let params = ListParams::default().labels("kubernetes.io/service-name=echo");
+        ensure!(slices.list(&params).await?.items.is_empty(), "slices are left");
         ensure!(endpoints.get_opt("echo").await?.is_none(), "Endpoints are left");
         Ok(())
     })
@@ -357,8 +357,12 @@ async fn faults_heal() -> Result<()> {
     sandbox.start("default/echo").await?;
     let other = eventually("the restarted app", async || get(at, HOST, "/pid").await).await?;
     ensure!(other != pid);
-    let pods = ready_pods(&sandbox, 1).await?;
-    ensure!(restarts(&pods[0]) == 1, "{:?}", pods[0].status);
+    eventually("the counted restart", async || {
+        let pods = ready_pods(&sandbox, 1).await?;
+        ensure!(restarts(&pods[0]) == 1, "{:?}", pods[0].status);
+        Ok(())
+    })
+    .await?;
     let error = sandbox.stop("default/none").await.expect_err("no such Pod").to_string();
     ensure!(error.contains("default/echo-"), "known components are named: {error}");
 
@@ -422,8 +426,8 @@ async fn mirrored_endpoints_follow_fast() -> Result<()> {
     })
     .await?;
     println!("  all slices after {} ms", begun.elapsed().as_millis());
+    // The Service takes its hand-written Endpoints along, and they their slice.
     services.delete("echo-7", &DeleteParams::default()).await?;
-    endpoints.delete("echo-7", &DeleteParams::default()).await?;
     eventually("the withdrawn slice", async || {
         let params = ListParams::default().labels("kubernetes.io/service-name=echo-7");
         ensure!(slices.list(&params).await?.items.is_empty());

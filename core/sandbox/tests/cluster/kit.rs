@@ -25,10 +25,10 @@ use tokio::{
 };
 
 /// A cluster of one test.
-pub struct Sandbox {
-    pub cluster: Cluster,
-    pub client: Client,
-    pub data_dir: PathBuf,
+pub(crate) struct Sandbox {
+    pub(crate) cluster: Cluster,
+    pub(crate) client: Client,
+    pub(crate) data_dir: PathBuf,
     _folder: tempfile::TempDir,
 }
 
@@ -41,7 +41,7 @@ impl Drop for Sandbox {
 }
 
 impl Sandbox {
-    pub async fn up(name: &str) -> Result<Self> {
+    pub(crate) async fn up(name: &str) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let (spec, launcher) = spec(name, folder.path().to_owned())?;
         let begun = Instant::now();
@@ -51,20 +51,20 @@ impl Sandbox {
         Ok(Self { cluster, client, data_dir: folder.path().to_owned(), _folder: folder })
     }
 
-    pub async fn stop(&self, component: &str) -> Result<()> {
+    pub(crate) async fn stop(&self, component: &str) -> Result<()> {
         let (dir, name, component) =
             (self.data_dir.clone(), self.cluster.name.clone(), component.to_owned());
         Ok(tokio::task::spawn_blocking(move || cluster::stop(&dir, &name, &component)).await??)
     }
 
-    pub async fn start(&self, component: &str) -> Result<()> {
+    pub(crate) async fn start(&self, component: &str) -> Result<()> {
         let (dir, name, component) =
             (self.data_dir.clone(), self.cluster.name.clone(), component.to_owned());
         Ok(tokio::task::spawn_blocking(move || cluster::start(&dir, &name, &component)).await??)
     }
 
     /// Applies an object given as JSON.
-    pub async fn apply(&self, object: Value) -> Result<()> {
+    pub(crate) async fn apply(&self, object: Value) -> Result<()> {
         let object: DynamicObject = serde_json::from_value(object)?;
         let types = object.types.clone().context("no kind")?;
         let (group, version) =
@@ -80,7 +80,7 @@ impl Sandbox {
         Ok(())
     }
 
-    pub fn api<K>(&self, namespace: &str) -> Api<K>
+    pub(crate) fn api<K>(&self, namespace: &str) -> Api<K>
     where
         K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
     {
@@ -88,7 +88,7 @@ impl Sandbox {
     }
 }
 
-pub fn spec(name: &str, data_dir: PathBuf) -> Result<(SandboxSpec, Launcher)> {
+pub(crate) fn spec(name: &str, data_dir: PathBuf) -> Result<(SandboxSpec, Launcher)> {
     let exe = std::env::current_exe()?;
     let program = |command: Option<&str>| Program {
         image: "test".to_owned(),
@@ -113,7 +113,7 @@ pub fn spec(name: &str, data_dir: PathBuf) -> Result<(SandboxSpec, Launcher)> {
     Ok((spec, launcher))
 }
 
-pub async fn client(cluster: &Cluster) -> Result<Client> {
+pub(crate) async fn client(cluster: &Cluster) -> Result<Client> {
     let kubeconfig = Kubeconfig::read_from(&cluster.kubeconfig)?;
     let options =
         KubeConfigOptions { context: Some(cluster.name.clone()), ..KubeConfigOptions::default() };
@@ -121,7 +121,7 @@ pub async fn client(cluster: &Cluster) -> Result<Client> {
 }
 
 /// Waits until `attempt` gives something; the last error is in the failure.
-pub async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+pub(crate) async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> Result<T>) -> Result<T> {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         match attempt().await {
@@ -135,7 +135,7 @@ pub async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> Result<
 }
 
 /// The body of an HTTP answer, asked from the address `from`.
-pub async fn get(address: SocketAddr, from: [u8; 4], path: &str) -> Result<String> {
+pub(crate) async fn get(address: SocketAddr, from: [u8; 4], path: &str) -> Result<String> {
     let ask = async {
         let socket = TcpSocket::new_v4()?;
         socket.bind(SocketAddr::from((from, 0)))?;

@@ -12,10 +12,10 @@ use std::{
 };
 
 /// `argv[0]` of the program.
-pub const NAME: &str = "test-program";
+pub(crate) const NAME: &str = "test-program";
 
 /// `serve`: answer requests; `write <file> <text>`: write below the Pod's root and end; `fail`: end with 7.
-pub fn run(args: &[String]) -> ExitCode {
+pub(crate) fn run(args: &[String]) -> ExitCode {
     let root = std::env::var("MESH_POD_ROOT").unwrap_or_default();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words.as_slice() {
