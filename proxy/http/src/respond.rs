@@ -121,7 +121,13 @@ impl Problem {
                     new(StatusCode::BAD_GATEWAY, G::Unavailable).closing()
                 }
             },
-            Error::H2(h2) if version == Version::HTTP_2 && h2.reason().is_some() => return None,
+            // A peer that goes away in peace has not answered: no client would understand that reset.
+            Error::H2(error)
+                if version == Version::HTTP_2
+                    && error.reason().is_some_and(|r| r != h2::Reason::NO_ERROR) =>
+            {
+                return None;
+            }
             Error::H2(_) | Error::OrigProtoReset(_) | Error::Hyper(_) | Error::Io(_) => {
                 new(StatusCode::BAD_GATEWAY, G::Unavailable).closing()
             }
@@ -284,6 +290,8 @@ mod tests {
         let h2 = RequestKind { version: Version::HTTP_2, grpc: false };
         assert!(rescue(reset(), h2, true).is_err());
         assert_eq!(rescue(reset(), H1, true).unwrap().status(), 502);
+        let peace = Error::from(h2::Error::from(h2::Reason::NO_ERROR));
+        assert_eq!(rescue(peace, h2, true).unwrap().status(), 502);
     }
 
     #[test]
