@@ -141,16 +141,29 @@ impl RememberingPolicies {
 impl PolicySource for RememberingPolicies {
     fn watch(&self, port: u16, start: Arc<ServerPolicy>) -> watch::Receiver<Arc<ServerPolicy>> {
         let start = self.view.policy(port).unwrap_or(start);
-        let fresh = self.inner.watch(port, start);
-        let (mut news, view) = (fresh.clone(), self.view.clone());
-        // Ends with the stream: an eviction of the port drops the other receiver, and the watch is held
-        // open by ours no longer than the proxy lives. Ports of a gateway are few.
-        self.runtime.spawn(async move {
-            while news.changed().await.is_ok() {
-                let policy = news.borrow_and_update().clone();
-                view.set_policy(port, policy);
+        let mut fresh = self.inner.watch(port, start.clone());
+        let (out, receiver) = watch::channel(start);
+        let view = self.view.clone();
+        let follow = async move {
+            loop {
+                // What is there at first is the start itself, unless news came in between.
+                let policy = fresh.borrow_and_update().clone();
+                let news = out.send_if_modified(|now| {
+                    let changed = *now != policy;
+                    *now = policy.clone();
+                    changed
+                });
+                if news {
+                    view.set_policy(port, policy);
+                }
+                tokio::select! {
+                    Ok(()) = fresh.changed() => {}
+                    () = out.closed() => return,
+                    else => return,
+                }
             }
-        });
-        fresh
+        };
+        self.runtime.spawn(follow);
+        receiver
     }
 }

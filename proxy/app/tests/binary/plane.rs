@@ -1,0 +1,390 @@
+//! # A control plane and a child process
+//!
+//! Job: sign, answer look-ups, start and stop the proxy. Must not touch: anything but loopback.
+//! Callers: the tests of the binary.
+
+use crate::PATIENCE;
+use linkerd2_proxy_api::{
+    destination::{
+        self as dst,
+        destination_server::{Destination, DestinationServer},
+    },
+    identity::{
+        self as id,
+        identity_server::{Identity, IdentityServer},
+    },
+    inbound::{
+        self as inb,
+        inbound_server_policies_server::{InboundServerPolicies, InboundServerPoliciesServer},
+    },
+    outbound::{
+        self as out,
+        outbound_policies_server::{OutboundPolicies, OutboundPoliciesServer},
+    },
+};
+use mesh_model::{
+    endpoint::{Endpoint, EndpointMetadata, EndpointUpdate},
+    profile::Profile,
+};
+use mesh_pki::{CaParams, Csr, Issuer, LeafPolicy, create_issuer, create_root};
+use std::{
+    net::{IpAddr, SocketAddr},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU32, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::{Notify, mpsc, watch},
+};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Request, Response, Status};
+
+const NAME: &str = "web.demo.serviceaccount.identity.linkerd.cluster.local";
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[derive(Clone)]
+struct Answers {
+    issuer: Arc<Issuer>,
+    signs: watch::Sender<bool>,
+    signed: Arc<AtomicU32>,
+    app: Arc<watch::Sender<Option<SocketAddr>>>,
+}
+
+pub(crate) struct Plane {
+    pub(crate) ip: IpAddr,
+    addr: SocketAddr,
+    anchors: String,
+    answers: Answers,
+    folder: TempDir,
+}
+
+impl Plane {
+    /// Listens; signs at once if `signs`, else when told.
+    pub(crate) async fn start(signs: bool) -> Self {
+        let from = SystemTime::now() - HOUR;
+        let root = create_root(&CaParams::root("root", from, 1000 * HOUR)).unwrap();
+        let made = create_issuer(&root, &CaParams::issuer("issuer", from, 1000 * HOUR)).unwrap();
+        let (certificate, key) = (made.certificate.to_pem(), made.key.to_pem());
+        let issuer = Issuer::from_pem(certificate.as_bytes(), key.as_bytes()).unwrap();
+        let answers = Answers {
+            issuer: Arc::new(issuer),
+            signs: watch::channel(signs).0,
+            signed: Arc::default(),
+            app: Arc::new(watch::channel(None).0),
+        };
+        let ip = fresh_ip();
+        let listener = TcpListener::bind((ip, 0)).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let server = tonic::transport::Server::builder()
+            .add_service(IdentityServer::new(answers.clone()))
+            .add_service(DestinationServer::new(answers.clone()))
+            .add_service(InboundServerPoliciesServer::new(answers.clone()))
+            .add_service(OutboundPoliciesServer::new(answers.clone()));
+        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("token"), b"token").unwrap();
+        Self { ip: fresh_ip(), addr, anchors: root.certificate.to_pem(), answers, folder }
+    }
+
+    pub(crate) fn sign(&self) {
+        self.answers.signs.send_replace(true);
+    }
+
+    pub(crate) fn refuse_to_sign(&self) {
+        self.answers.signs.send_replace(false);
+    }
+
+    pub(crate) fn signed(&self) -> u32 {
+        self.answers.signed.load(Ordering::SeqCst)
+    }
+
+    pub(crate) async fn until_leaf_is_kept(&self) {
+        let path = self.folder.path().join("leaf.pem");
+        let wait = async {
+            while !path.exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.unwrap();
+    }
+
+    /// The proxy's command, on free ports of an address of its own.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mesh-proxy"));
+        let folder = self.folder.path().to_str().unwrap();
+        command
+            .env_clear()
+            .env("MESH_POD_IP", self.ip.to_string())
+            .env("MESH_INTERCEPTION", "none");
+        for (name, value) in [
+            ("INBOUND_LISTEN_ADDR", "0.0.0.0:0".to_owned()),
+            ("OUTBOUND_LISTEN_ADDR", "127.0.0.1:0".to_owned()),
+            ("ADMIN_LISTEN_ADDR", "0.0.0.0:0".to_owned()),
+            ("DESTINATION_SVC_ADDR", self.addr.to_string()),
+            ("POLICY_SVC_ADDR", self.addr.to_string()),
+            ("IDENTITY_SVC_ADDR", self.addr.to_string()),
+            ("POLICY_WORKLOAD", "demo:web".to_owned()),
+            ("IDENTITY_DIR", folder.to_owned()),
+            ("IDENTITY_TRUST_ANCHORS", self.anchors.clone()),
+            ("IDENTITY_TOKEN_FILE", format!("{folder}/token")),
+            ("IDENTITY_LOCAL_NAME", NAME.to_owned()),
+            ("IDENTITY_MIN_REFRESH", "100ms".to_owned()),
+            ("SHUTDOWN_ENDPOINT_ENABLED", "true".to_owned()),
+            ("LOG", "info".to_owned()),
+        ] {
+            command.env(format!("LINKERD2_PROXY_{name}"), value);
+        }
+        command
+    }
+
+    /// An application behind `echo.demo:80` whose answer waits for the test.
+    pub(crate) async fn slow_app(&self) -> SlowApp {
+        let listener = TcpListener::bind((fresh_ip(), 0)).await.unwrap();
+        self.answers.app.send_replace(Some(listener.local_addr().unwrap()));
+        let app = SlowApp { began: Arc::default(), finish: Arc::default() };
+        let (began, finish) = (app.began.clone(), app.finish.clone());
+        tokio::spawn(async move {
+            let (mut io, _) = listener.accept().await.unwrap();
+            let mut head = [0; 1024];
+            let _ = io.read(&mut head).await.unwrap();
+            began.notify_one();
+            finish.notified().await;
+            io.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone").await.unwrap();
+        });
+        app
+    }
+}
+
+pub(crate) struct SlowApp {
+    began: Arc<Notify>,
+    finish: Arc<Notify>,
+}
+
+impl SlowApp {
+    pub(crate) async fn began(&self) {
+        tokio::time::timeout(PATIENCE, self.began.notified()).await.unwrap();
+    }
+
+    pub(crate) fn finish(&self) {
+        self.finish.notify_one();
+    }
+}
+
+/// A running proxy; killed if a test forgets it.
+pub(crate) struct Proxy {
+    child: Child,
+    pub(crate) inbound: SocketAddr,
+    pub(crate) outbound: SocketAddr,
+    pub(crate) admin: SocketAddr,
+}
+
+impl Proxy {
+    /// Starts it and learns its addresses from its log.
+    pub(crate) async fn start(plane: &Plane) -> Self {
+        let mut child = plane.command().stdout(Stdio::piped()).spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let (lines, mut line) = mpsc::unbounded_channel();
+        std::thread::spawn(move || {
+            use std::io::BufRead;
+            for text in std::io::BufReader::new(stdout).lines().map_while(Result::ok) {
+                // The reader leaves once it knows the addresses; the pipe is still drained.
+                let _ = lines.send(text);
+            }
+        });
+        let listening = async {
+            loop {
+                let text: String = line.recv().await.expect("it ended early");
+                if text.contains("Listening") {
+                    return text;
+                }
+            }
+        };
+        let text = tokio::time::timeout(PATIENCE, listening).await.unwrap();
+        let field = |name: &str| {
+            let rest = text.split_once(&format!("{name}=")).unwrap().1.trim_start_matches('[');
+            let end = rest.find([' ', ']', ',']).unwrap_or(rest.len());
+            rest[..end].parse().unwrap()
+        };
+        Self {
+            inbound: field("inbound"),
+            outbound: field("outbound"),
+            admin: field("admin"),
+            child,
+        }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
+        self.ask(&format!("GET {path}")).await
+    }
+
+    /// Status and body.
+    pub(crate) async fn ask(&self, what: &str) -> (u16, String) {
+        let ask = async {
+            let socket = TcpSocket::new_v4().unwrap();
+            // A peer that is not the host: the proxy's own address.
+            socket.bind(SocketAddr::new(self.admin.ip(), 0)).unwrap();
+            let mut io: TcpStream = socket.connect(self.admin).await.unwrap();
+            let head = format!("{what} HTTP/1.1\r\nhost: proxy\r\nconnection: close\r\n\r\n");
+            io.write_all(head.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            io.read_to_string(&mut answer).await.unwrap();
+            let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+            (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+        };
+        tokio::time::timeout(PATIENCE, ask).await.unwrap()
+    }
+
+    pub(crate) async fn until(&self, path: &str, status: u16) {
+        let wait = async {
+            while self.get(path).await.0 != status {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.unwrap();
+    }
+
+    pub(crate) fn signal(&self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    }
+
+    pub(crate) async fn end(self) -> Option<i32> {
+        self.signal();
+        self.ended().await
+    }
+
+    pub(crate) async fn ended(mut self) -> Option<i32> {
+        let wait = async {
+            loop {
+                if let Some(status) = self.child.try_wait().unwrap() {
+                    return status.code();
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.expect("it does not end")
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn fresh_ip() -> IpAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(2);
+    let last = NEXT.fetch_add(1, Ordering::Relaxed);
+    [127, 213, (std::process::id() % 250) as u8, last].into()
+}
+
+// === the services ===
+
+type Stream<T> = ReceiverStream<Result<T, Status>>;
+
+/// A stream with one message that stays open.
+fn lasting<T: Send + 'static>(message: Option<T>) -> Response<Stream<T>> {
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        if let Some(message) = message {
+            let _ = sender.send(Ok(message)).await;
+        }
+        sender.closed().await;
+    });
+    Response::new(ReceiverStream::new(receiver))
+}
+
+#[tonic::async_trait]
+impl Identity for Answers {
+    async fn certify(
+        &self,
+        request: Request<id::CertifyRequest>,
+    ) -> Result<Response<id::CertifyResponse>, Status> {
+        if !*self.signs.borrow() {
+            return Err(Status::unavailable("not yet"));
+        }
+        let request = request.into_inner();
+        assert_eq!((request.identity.as_str(), request.token.as_slice()), (NAME, &b"token"[..]));
+        let csr = Csr::from_der(&request.certificate_signing_request).unwrap();
+        let csr = csr.check(&NAME.parse().unwrap()).unwrap();
+        let policy = LeafPolicy { lifetime: HOUR, clock_skew: Duration::from_secs(1) };
+        let leaf = self.issuer.issue(&csr, policy, SystemTime::now()).unwrap();
+        self.signed.fetch_add(1, Ordering::SeqCst);
+        Ok(Response::new(id::CertifyResponse {
+            leaf_certificate: leaf.leaf.to_vec(),
+            intermediate_certificates: leaf.intermediates.iter().map(|d| d.to_vec()).collect(),
+            valid_until: Some(leaf.not_after.into()),
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl Destination for Answers {
+    type GetStream = Stream<dst::Update>;
+    type GetProfileStream = Stream<dst::DestinationProfile>;
+
+    async fn get(
+        &self,
+        _: Request<dst::GetDestination>,
+    ) -> Result<Response<Self::GetStream>, Status> {
+        let addr = self.app.borrow().ok_or_else(|| Status::not_found("no app"))?;
+        let endpoint = Endpoint { addr, metadata: Arc::new(EndpointMetadata::default()) };
+        let update = EndpointUpdate::Add(vec![endpoint]);
+        let update = mesh_wire::destination::update_to_proto(&update, &Arc::default());
+        Ok(lasting(Some(update)))
+    }
+
+    async fn get_profile(
+        &self,
+        request: Request<dst::GetDestination>,
+    ) -> Result<Response<Self::GetProfileStream>, Status> {
+        if self.app.borrow().is_none() {
+            return Err(Status::not_found("no such Service"));
+        }
+        let (name, _) = request.get_ref().path.rsplit_once(':').unwrap();
+        let profile = Profile { fqn: Some(name.parse().unwrap()), ..Profile::default() };
+        Ok(lasting(Some(mesh_wire::profile::to_proto(&profile))))
+    }
+}
+
+#[tonic::async_trait]
+impl InboundServerPolicies for Answers {
+    type WatchPortStream = Stream<inb::Server>;
+
+    async fn get_port(&self, _: Request<inb::PortSpec>) -> Result<Response<inb::Server>, Status> {
+        Err(Status::unimplemented("unused"))
+    }
+
+    async fn watch_port(
+        &self,
+        _: Request<inb::PortSpec>,
+    ) -> Result<Response<Self::WatchPortStream>, Status> {
+        Ok(lasting(None))
+    }
+}
+
+#[tonic::async_trait]
+impl OutboundPolicies for Answers {
+    type WatchStream = Stream<out::OutboundPolicy>;
+
+    async fn get(
+        &self,
+        _: Request<out::TrafficSpec>,
+    ) -> Result<Response<out::OutboundPolicy>, Status> {
+        Err(Status::unimplemented("unused"))
+    }
+
+    async fn watch(
+        &self,
+        _: Request<out::TrafficSpec>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::not_found("no policy"))
+    }
+}
