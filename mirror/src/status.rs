@@ -260,7 +260,7 @@ mod tests {
             Book::open(Some(&LinkStatus { mirror_services: found, federated_services: vec![] }));
         assert!(!reopened.set(&svc, &mirror, Some(&Verdict::Mirrored), at(9)));
         assert_eq!(reopened.take(), None);
-        assert_eq!(reopened.services(), [svc.clone()]);
+        assert_eq!(reopened.services(), std::slice::from_ref(&svc));
         reopened.set(&svc, &mirror, None, at(9));
         assert_eq!(reopened.take(), Some(vec![other]), "entries of others stay");
     }
