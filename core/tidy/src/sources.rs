@@ -127,10 +127,13 @@ fn orphans(files: &[Source]) -> Vec<Finding> {
         let parent = file.path.parent().unwrap_or(Path::new(""));
         let in_root =
             parent.ends_with("src") || parent.ends_with("bin") || parent.ends_with("tests");
-        let crate_root = in_root
-            && (["lib", "main"].contains(&stem.as_str())
-                || !file.production
-                || parent.ends_with("bin"));
+        // Cargo takes tests/<name>/main.rs as a test program of several files.
+        let test_folder = stem == "main" && parent.parent().is_some_and(|p| p.ends_with("tests"));
+        let crate_root = test_folder
+            || in_root
+                && (["lib", "main"].contains(&stem.as_str())
+                    || !file.production
+                    || parent.ends_with("bin"));
         if crate_root {
             reached.insert(file.path.clone());
         }
