@@ -76,7 +76,7 @@ env:
   value: linkerd-policy.{{ .Namespace }}.svc.{{ $v.clusterDomain }}.:8090
 - name: LINKERD2_PROXY_POLICY_WORKLOAD
   value: |
-    {"ns":"$(_pod_ns)", "pod":"$(_pod_name)"}
+    {"ns":"$(_pod_ns)", "pod":"$(_pod_name)"{{ with $pod.gatewayExport }}, "gateway":{"export":{{ toJson . }}}{{ end }}}
 - name: LINKERD2_PROXY_INBOUND_DEFAULT_POLICY
   value: {{ $p.defaultInboundPolicy }}
 - name: LINKERD2_PROXY_POLICY_CLUSTER_NETWORKS
