@@ -58,7 +58,7 @@ pub(crate) fn all_containers(pod: &Pod) -> impl Iterator<Item = &Container> {
 }
 
 fn lacks_account(container: &Container) -> bool {
-    !container.volume_mounts.iter().flatten().any(|m| m.mount_path == ACCOUNT_PATH)
+    !container.volume_mounts.iter().flatten().any(|m| m.mount_path.trim_end_matches('/') == ACCOUNT_PATH)
 }
 
 fn account_volume() -> Volume {
@@ -331,7 +331,7 @@ pub(crate) fn mount(
                 Some(sub) => volume.join(sub),
                 None => volume,
             };
-            (PathBuf::from(&m.mount_path), target)
+            (PathBuf::from(m.mount_path.trim_end_matches('/')), target)
         })
         .collect();
     if lacks_account(container) && volumes.iter().any(|v| v.name == ACCOUNT_VOLUME) {
