@@ -4,10 +4,11 @@
 //! standard output when it serves, and ends on a signal or with its owner.
 //! May touch: its own process, the cluster's state file. Must not touch: other clusters. Callers: `core/cli`, tests.
 
-use std::{io::Write, path::Path};
+use std::{io::Write, path::Path, time::Duration};
 
+use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::{
-    Client, Config,
+    Api, Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,6 +19,9 @@ use crate::{
     controllers::{self, ControllersConfig},
     node::{self, NodeConfig},
 };
+
+/// How long the controllers may take for their first work.
+const AT_WORK: Duration = Duration::from_secs(10);
 
 /// Runs the API server and the controllers of the cluster whose state file is given, until SIGTERM, SIGINT or
 /// the end of the cluster's owner. The caller has set up logging to standard error.
@@ -63,7 +67,8 @@ async fn serve_api(state: State) -> Result<(), ClusterError> {
         first_balancer: state.range.first_balancer(),
         ca_pem: server.ca_pem().to_owned(),
     };
-    let controllers = tokio::spawn(controllers::run(client, config));
+    let controllers = tokio::spawn(controllers::run(client.clone(), config));
+    controllers_at_work(client).await?;
     announce();
     ended(&state).await;
     controllers.abort();
@@ -92,6 +97,19 @@ async fn serve_node(state: State) -> Result<(), ClusterError> {
             Ok(())
         }
     }
+}
+
+/// Waits for the first thing that a cluster has by its controllers: without it no Pod can be created.
+async fn controllers_at_work(client: Client) -> Result<(), ClusterError> {
+    let accounts: Api<ServiceAccount> = Api::namespaced(client, "default");
+    let appeared = async {
+        while !matches!(accounts.get_opt("default").await, Ok(Some(_))) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(AT_WORK, appeared).await.map_err(|_| {
+        ClusterError::Internal("the controllers did not make the default ServiceAccount".to_owned())
+    })
 }
 
 /// A client of the cluster's own API.

@@ -313,8 +313,8 @@ fn spawn(
         .stdin(Stdio::from(lease))
         .stdout(Stdio::piped())
         .stderr(log_file)
-        .current_dir(&state.dir)
-        .process_group(0);
+        .current_dir(&state.dir);
+    // The child makes a session of its own; a group made here would keep it from that.
     command.spawn().map_err(ClusterError::file("execute", &state.exe))
 }
 

@@ -68,6 +68,9 @@ impl ContainerTask {
     pub(crate) async fn run(mut self) {
         let mut pause = Duration::ZERO;
         let mut adopted = launch::recorded(&self.file("run")).map(Running::Adopted);
+        if adopted.is_none() {
+            self.count_unseen_end();
+        }
         loop {
             if !self.hold().await {
                 break;
@@ -119,6 +122,31 @@ impl ContainerTask {
             if let (State::Waiting { .. }, Some(last)) = (&view.state, view.last.clone()) {
                 view.state = State::Terminated(last);
             }
+        });
+    }
+
+    /// A container that ran under an agent before this one and ended while nobody looked has been restarted too.
+    fn count_unseen_end(&self) {
+        let pod = self.pod.borrow().clone();
+        let statuses = pod
+            .status
+            .iter()
+            .flat_map(|s| s.container_statuses.iter().chain(&s.init_container_statuses).flatten());
+        let ran = statuses
+            .filter(|s| s.name == self.container.name)
+            .find_map(|s| s.state.as_ref()?.running.as_ref());
+        let Some(ran) = ran else { return };
+        let finished = Timestamp::now();
+        let end = Termination {
+            code: 137,
+            signal: None,
+            reason: "ContainerStatusUnknown".to_owned(),
+            started: ran.started_at.as_ref().map_or(finished, |t| t.0),
+            finished,
+        };
+        self.publish(|view| {
+            view.last = Some(end);
+            view.restarts += 1;
         });
     }
 

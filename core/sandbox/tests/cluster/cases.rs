@@ -134,6 +134,7 @@ async fn balancer(sandbox: &Sandbox) -> Result<SocketAddr> {
     .await
 }
 
+// proves: SBX-1, SBX-2
 async fn an_app_runs_and_is_reached() -> Result<()> {
     let sandbox = Sandbox::up("app").await?;
     let accounts: Api<ServiceAccount> = sandbox.api("default");
@@ -255,6 +256,7 @@ async fn sweep(sandbox: &Sandbox) -> Result<()> {
     Ok(())
 }
 
+// proves: SBX-3, SBX-4
 async fn pods_start_and_end_in_order() -> Result<()> {
     let sandbox = Sandbox::up("order").await?;
     let api: Api<Pod> = sandbox.api("default");
@@ -323,6 +325,7 @@ async fn pods_start_and_end_in_order() -> Result<()> {
     .await
 }
 
+// proves: SBX-5
 async fn faults_heal() -> Result<()> {
     let sandbox = Sandbox::up("faults").await?;
     sandbox.apply(settings("one")).await?;
@@ -382,6 +385,7 @@ async fn faults_heal() -> Result<()> {
     Ok(())
 }
 
+// proves: SBX-6
 async fn mirrored_endpoints_follow_fast() -> Result<()> {
     let sandbox = Sandbox::up("mirror").await?;
     let services: Api<Service> = sandbox.api("default");
@@ -436,6 +440,7 @@ async fn mirrored_endpoints_follow_fast() -> Result<()> {
     .await
 }
 
+// proves: SBX-7
 async fn a_second_cluster_is_apart() -> Result<()> {
     let first = Sandbox::up("east").await?;
     let second = Sandbox::up("west").await?;

@@ -34,6 +34,13 @@ pub(crate) struct Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
+        // What the processes have said helps whoever looks for the cause of a failure.
+        if std::env::var_os("MESH_TEST_LOGS").is_some() {
+            for role in ["api", "node"] {
+                let log = self.data_dir.join(&self.cluster.name).join(format!("{role}.log"));
+                println!("--- {role}\n{}", std::fs::read_to_string(log).unwrap_or_default());
+            }
+        }
         if let Err(error) = cluster::down(&self.data_dir, &self.cluster.name) {
             eprintln!("down: {error}");
         }
@@ -121,7 +128,10 @@ pub(crate) async fn client(cluster: &Cluster) -> Result<Client> {
 }
 
 /// Waits until `attempt` gives something; the last error is in the failure.
-pub(crate) async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+pub(crate) async fn eventually<T>(
+    what: &str,
+    mut attempt: impl AsyncFnMut() -> Result<T>,
+) -> Result<T> {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         match attempt().await {

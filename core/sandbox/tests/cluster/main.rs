@@ -18,6 +18,11 @@ fn main() -> ExitCode {
     if args.first().is_some_and(|a| a == program::NAME) {
         return program::run(&args[1..]);
     }
+    tracing_subscriber::fmt()
+        .with_env_filter("mesh_sandbox=debug")
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
     let outcome = match (args.get(1).map(String::as_str), args.get(2)) {
         (Some("run-api"), Some(state)) => cluster::run_api(Path::new(state)),
         (Some("run-node"), Some(state)) => cluster::run_node(Path::new(state)),
