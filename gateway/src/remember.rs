@@ -167,3 +167,84 @@ impl PolicySource for RememberingPolicies {
         receiver
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use mesh_discover::Refusal;
+    use mesh_model::inbound::{DETECT_TIMEOUT, DefaultPolicy};
+
+    fn no(code: RefusalCode) -> State<u8> {
+        State::Refused(Refusal { code, message: "no".into() })
+    }
+
+    async fn next(receiver: &mut watch::Receiver<State<u8>>) -> State<u8> {
+        receiver.changed().await.unwrap();
+        receiver.borrow_and_update().clone()
+    }
+
+    // proves: GW-6
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_comes_first_and_silence_lets_the_last_good_one_serve() {
+        let (answers, fresh) = watch::channel(State::Pending);
+        let mut out = remember(fresh, Some(1), |_| {});
+        let start = tokio::time::Instant::now();
+        assert_eq!(next(&mut out).await, State::Known(1));
+        assert_eq!(start.elapsed(), FRESH_FIRST);
+        answers.send_replace(State::Known(2));
+        assert_eq!(next(&mut out).await, State::Known(2));
+
+        // A no that comes in time is never preceded by what was good once.
+        let (_answers, fresh) = watch::channel(no(RefusalCode::FailedPrecondition));
+        let mut out = remember(fresh, Some(1), |_| {});
+        assert_eq!(next(&mut out).await, no(RefusalCode::FailedPrecondition));
+    }
+
+    // proves: GW-6
+    #[tokio::test(start_paused = true)]
+    async fn only_not_exported_takes_a_name_away() {
+        let (answers, fresh) = watch::channel(State::Known(1));
+        let (kept, mut keeping) = watch::channel(None);
+        let mut out = remember(fresh, None, move |value| {
+            kept.send_replace(value);
+        });
+        assert_eq!(next(&mut out).await, State::Known(1));
+        assert_eq!(*keeping.borrow_and_update(), Some(1));
+        for code in [RefusalCode::NotFound, RefusalCode::InvalidArgument] {
+            answers.send_replace(no(code));
+            assert_eq!(next(&mut out).await, State::Known(1));
+        }
+        answers.send_replace(no(RefusalCode::FailedPrecondition));
+        assert_eq!(next(&mut out).await, no(RefusalCode::FailedPrecondition));
+        assert_eq!(*keeping.borrow(), None);
+    }
+
+    struct Source(watch::Sender<Arc<ServerPolicy>>);
+
+    impl PolicySource for Source {
+        fn watch(&self, _: u16, _: Arc<ServerPolicy>) -> watch::Receiver<Arc<ServerPolicy>> {
+            self.0.subscribe()
+        }
+    }
+
+    // proves: GW-6
+    #[tokio::test(start_paused = true)]
+    async fn policies_start_from_the_last_good_one_and_are_watched_while_used() {
+        let policy = |p: DefaultPolicy| Arc::new(p.policy(&[], DETECT_TIMEOUT));
+        let view = View::default();
+        let start = policy(DefaultPolicy::AllUnauthenticated);
+        let source = Arc::new(Source(watch::channel(start.clone()).0));
+        let policies = RememberingPolicies::new(source.clone(), view.clone(), Handle::current());
+        let mut receiver = policies.watch(4143, start.clone());
+        assert_eq!(view.policy(4143), None, "a default is no fact");
+        source.0.send_replace(policy(DefaultPolicy::Deny));
+        receiver.changed().await.unwrap();
+        assert_eq!(view.policy(4143), Some(policy(DefaultPolicy::Deny)));
+        drop(receiver);
+        source.0.closed().await;
+
+        let again = policies.watch(4143, start);
+        assert_eq!(*again.borrow(), policy(DefaultPolicy::Deny));
+    }
+}

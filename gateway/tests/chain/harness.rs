@@ -378,8 +378,8 @@ fn outbound(
     credentials: &Credentials,
     metrics: Metrics,
 ) -> Outbound {
-    let mut balance = BalanceParams::default();
-    balance.failfast = Duration::from_secs(1);
+    let mut balance =
+        BalanceParams { failfast: Duration::from_secs(1), ..BalanceParams::default() };
     balance.client.mesh_keep_alive = KeepAlive {
         interval: Duration::from_secs(5),
         timeout: Duration::from_secs(3),

@@ -31,12 +31,23 @@ struct Inner {
     resolver: Resolver,
     options: ConnectOptions,
     credentials: Credentials,
+    caller: Caller,
+}
+
+/// Who calls a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// Whoever we are so far: only the identity service takes that.
+    Anyone,
+    /// A certified workload: until there is a certificate, no connection is tried, and then at once.
+    Certified,
 }
 
 impl ServiceDial {
     /// Plaintext if the service has no name, which the settings allow on loopback only.
     pub(crate) fn new(
         service: &Service,
+        caller: Caller,
         resolver: Resolver,
         options: ConnectOptions,
         credentials: Credentials,
@@ -45,7 +56,8 @@ impl ServiceDial {
             Identity::Dns(name) => Some(TlsTarget { id: id.clone(), server_name: name.clone() }),
             Identity::Uri(_) => None,
         });
-        Self(Arc::new(Inner { addr: service.addr.clone(), tls, resolver, options, credentials }))
+        let addr = service.addr.clone();
+        Self(Arc::new(Inner { addr, tls, resolver, options, credentials, caller }))
     }
 }
 
@@ -58,6 +70,9 @@ impl Dial for ServiceDial {
 
 impl Inner {
     async fn dial(&self) -> io::Result<BoxedIo> {
+        if self.caller == Caller::Certified && self.tls.is_some() {
+            self.credentials.ready().await;
+        }
         let mut addrs = self.resolve().await?;
         addrs.shuffle(&mut rand::rng());
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the service has no address");

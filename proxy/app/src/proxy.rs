@@ -7,7 +7,7 @@
 use crate::{
     admin::Admin,
     configs,
-    control::ServiceDial,
+    control::{Caller, ServiceDial},
     settings::Service,
     start::{StartError, Started, leaf_file},
     worker::{self, GatewayParts, Parts},
@@ -112,7 +112,10 @@ fn environment() -> Vec<(String, String)> {
 fn identity(started: &Started, metrics: &Metrics, readiness: &Readiness) {
     let Started { settings, credentials, .. } = started;
     let service = &settings.control.identity;
-    let certify = CertifyClient::new(&service.addr.to_string(), Arc::new(dial(started, service)));
+    let certify = CertifyClient::new(
+        &service.addr.to_string(),
+        Arc::new(dial(started, service, Caller::Anyone)),
+    );
     let (min_refresh, max_refresh) = settings.identity.refresh;
     let renewal = Renewal { min_refresh, max_refresh, ..Renewal::default() };
     let token = Token::File(started.token.clone());
@@ -156,13 +159,19 @@ impl certifier::Observe for CertificateMetrics {
     }
 }
 
-fn dial(started: &Started, service: &Service) -> ServiceDial {
+fn dial(started: &Started, service: &Service, caller: Caller) -> ServiceDial {
     let options = configs::control(&started.pod);
-    ServiceDial::new(service, started.resolver.clone(), options, started.credentials.clone())
+    ServiceDial::new(
+        service,
+        caller,
+        started.resolver.clone(),
+        options,
+        started.credentials.clone(),
+    )
 }
 
 fn channel(started: &Started, service: &Service) -> Channel {
-    let dial = Arc::new(dial(started, service));
+    let dial = Arc::new(dial(started, service, Caller::Certified));
     Channel::new(&service.addr.to_string(), dial, Handle::current())
 }
 
