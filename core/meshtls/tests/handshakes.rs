@@ -57,6 +57,26 @@ async fn both_sides_learn_who_the_other_is() {
     assert!(!met.client.unwrap());
 }
 
+// proves: TLS-1
+#[tokio::test]
+async fn the_profile_is_tls13_with_a_post_quantum_group() {
+    let ca = Ca::new();
+    let (server, client) = (ca.workload(SERVER), ca.workload(CLIENT));
+    let (near, far) = duplex(64 * 1024);
+    let target = TlsTarget { id: SERVER.parse().unwrap(), server_name: SERVER.parse().unwrap() };
+    let (accepted, connected) =
+        tokio::join!(accept(far, &server, AlpnMode::None), connect(near, &client, &target, false));
+    accepted.unwrap();
+    let connected = connected.unwrap();
+    let state = connected.io.get_ref().1;
+    assert_eq!(state.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
+    let group = state.negotiated_key_exchange_group().unwrap().name();
+    assert_eq!(group, rustls::NamedGroup::X25519MLKEM768);
+    let suite = state.negotiated_cipher_suite().unwrap().suite();
+    assert_eq!(suite, rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
+    assert_eq!(state.handshake_kind(), Some(rustls::HandshakeKind::Full));
+}
+
 // proves: TLS-4
 #[tokio::test]
 async fn the_transport_alpn_is_agreed_where_both_want_it() {

@@ -37,8 +37,8 @@ impl State {
         }
     }
 
-    /// The wait before the next attempt. Without a usable certificate it starts at 250 ms and doubles
-    /// up to `min_refresh`; with one it is 70 % of what remains, within the bounds, and also within the
+    /// The wait before the next attempt. Without a usable certificate it starts at 250 ms and doubles up
+    /// to 1 s, after [`EAGER`] failures up to `min_refresh`; with one it is 70 % of what remains, within the bounds, and also within the
     /// certificate's life, so that a lower bound longer than that life cannot cause an outage.
     pub(super) fn wait(self, renewal: &Renewal, now: SystemTime) -> Duration {
         let (expiry, failures) = match self {
@@ -58,11 +58,16 @@ impl State {
 
 fn backoff(failures: u32, renewal: &Renewal) -> Duration {
     let exponent = failures.saturating_sub(1).min(16);
-    FIRST_RETRY.saturating_mul(1 << exponent).min(renewal.min_refresh.max(FIRST_RETRY))
+    let most = if failures <= EAGER { EAGER_RETRY } else { renewal.min_refresh };
+    FIRST_RETRY.saturating_mul(1 << exponent).min(most.max(FIRST_RETRY))
 }
 
 const RENEW_AT: f64 = 0.7;
 const FIRST_RETRY: Duration = Duration::from_millis(250);
+/// A mesh that comes up: the identity service appears seconds after its clients, which should not wait
+/// as long again.
+const EAGER: u32 = 30;
+const EAGER_RETRY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -92,6 +97,8 @@ mod tests {
             (certified(100).failed(), s(70)),
             (uncertified(1), Duration::from_millis(250)),
             (uncertified(2), Duration::from_millis(500)),
+            (uncertified(3), s(1)),
+            (uncertified(30), s(1)),
             (uncertified(60), s(10)),
         ] {
             assert_eq!(state.wait(&renewal, now), wait, "{state:?}");
