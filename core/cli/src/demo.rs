@@ -163,7 +163,18 @@ impl Stage {
         let data = text(&self.dir.join("sandbox"));
         let offset = self.port_offset.to_string();
         self.mesh
-            .run(["sandbox", "up", "east", "west", "--data-dir", &data, "--port-offset", &offset])
+            .run([
+                "sandbox",
+                "up",
+                "east",
+                "west",
+                "--data-dir",
+                &data,
+                "--port-offset",
+                &offset,
+                "--owner",
+                &std::process::id().to_string(),
+            ])
             .await?;
         let open = |name: &'static str| {
             let file = self.dir.join("sandbox").join(name).join("kubeconfig");

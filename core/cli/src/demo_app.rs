@@ -83,8 +83,12 @@ pub(crate) fn run(argv: Vec<OsString>) -> ExitCode {
 
 fn serve(args: AppArgs) -> Result<ExitCode> {
     let pod = PodContext::from_lookup(|name| std::env::var(name).ok())?;
-    let config =
-        Config { cluster: args.cluster, pod: args.pod, http: pod.bind(args.http), tcp: pod.bind(args.tcp) };
+    let config = Config {
+        cluster: args.cluster,
+        pod: args.pod,
+        http: pod.bind(args.http),
+        tcp: pod.bind(args.tcp),
+    };
     // One thread is plenty for the demo, and keeps the Pod small.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -98,10 +102,17 @@ fn serve(args: AppArgs) -> Result<ExitCode> {
 
 fn send(args: LoadArgs) -> Result<ExitCode> {
     let protocol = if args.http2 { Protocol::Http2 } else { Protocol::Http1 };
-    let target =
-        Target { uri: args.url, proxy: args.proxy, protocol, source: None, timeout: Duration::from_secs(10) };
+    let target = Target {
+        uri: args.url,
+        proxy: args.proxy,
+        protocol,
+        source: None,
+        timeout: Duration::from_secs(10),
+    };
     let pace = match args.rate {
-        Some(rate) => Pace::Open { workers: args.workers, rate, length: Duration::from_secs(args.seconds) },
+        Some(rate) => {
+            Pace::Open { workers: args.workers, rate, length: Duration::from_secs(args.seconds) }
+        }
         None => Pace::Closed { workers: args.workers, requests: args.requests },
     };
     let report = crate::block_on(async { Ok(load::run(&target, pace).await) }).context("load")?;

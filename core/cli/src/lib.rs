@@ -11,9 +11,12 @@ pub mod check;
 pub mod cluster;
 mod completion;
 pub mod demo;
+mod demo_app;
+pub mod inject;
 pub mod install;
 pub mod mc;
 pub mod output;
+mod programs;
 mod proxy_flags;
 pub mod sandbox;
 pub mod values;
@@ -27,6 +30,9 @@ use crate::args::{Cli, Command};
 
 /// Runs the program named by `argv[0]` with the arguments that follow.
 pub fn run(argv: Vec<OsString>) -> ExitCode {
+    if let Some(code) = programs::run(&argv) {
+        return code;
+    }
     let cli = match Cli::try_parse_from(argv) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -38,9 +44,11 @@ pub fn run(argv: Vec<OsString>) -> ExitCode {
         Command::Check(args) => check::run(globals, args),
         Command::Completion(args) => completion::run(args),
         Command::Demo(args) => demo::run(globals, args),
+        Command::Inject(args) => inject::run(globals, args),
         Command::Install(args) => install::run(globals, args),
         Command::Multicluster(args) => mc::run(globals, args),
         Command::Sandbox(args) => sandbox::run(globals, args),
+        Command::Uninject(args) => inject::uninject(args),
         Command::Version(args) => version::run(globals, args),
     }
 }
