@@ -107,12 +107,14 @@ pub(super) async fn objects(globals: &Globals, args: &Args) -> Result<Vec<Value>
         bail!("you need to specify cluster name: pass --cluster-name");
     }
     let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if args.cluster_name.len() > 63
+    // A mirror is named `<svc>-<cluster>`, of which Kubernetes allows 63 characters.
+    if args.cluster_name.len() > 61
         || !args.cluster_name.chars().all(valid)
         || args.cluster_name.starts_with('-')
+        || args.cluster_name.ends_with('-')
     {
         bail!(
-            "cluster name `{}` cannot be a suffix of Service names: use lower-case letters, digits and `-`",
+            "cluster name `{}` cannot be a suffix of Service names: use at most 61 lower-case letters, digits and `-`",
             args.cluster_name
         );
     }
