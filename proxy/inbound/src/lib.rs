@@ -27,7 +27,3 @@ pub use self::{
     policy::{Defaults, Policies, PolicySource},
     sidecar::{Inbound, Shared},
 };
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests;

@@ -35,7 +35,7 @@ rows! { PROCESS:
     CORES_MAX = row!("CORES_MAX", "most workers");
     CORES_MAX_RATIO = row!("CORES_MAX_RATIO", "most workers as a share of the CPUs");
     ORIGINAL_DST = Setting::new(
-        "MESH_ORIGINAL_DESTINATION",
+        "MESH_ORIGINAL_DST",
         "`redirect`: ask the kernel where a connection was headed; `local`: it is the local address (gateways)",
     ).default("redirect");
     EXPLICIT = Setting::new("MESH_EXPLICIT_PROXY", "serve absolute-form and CONNECT requests on the outbound port")

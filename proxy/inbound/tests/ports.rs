@@ -2,12 +2,14 @@
 //!
 //! Real sockets; the original destination is the address that the client reached.
 
-use crate::{Config, Defaults, Inbound, Policies, PolicySource, gateway::NoGateway};
-use ::http::{HeaderValue, Request, Response};
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use http::{HeaderValue, Request, Response};
 use mesh_http::{
     Body, Error, ServerParams, Service,
     detect::{Detected, detect},
 };
+use mesh_inbound::{Config, Defaults, Inbound, Policies, PolicySource, gateway::NoGateway};
 use mesh_meshtls::{Credentials, Params, TlsTarget};
 use mesh_model::{
     inbound::{DETECT_TIMEOUT, DefaultPolicy, InboundRoute, ServerPolicy, ServerProtocol},
