@@ -120,6 +120,9 @@ fn identity(started: &Started, metrics: &Metrics, readiness: &Readiness) {
     let renewal = Renewal { min_refresh, max_refresh, ..Renewal::default() };
     let token = Token::File(started.token.clone());
     let observer = CertificateMetrics(metrics.identity.clone());
+    if let Some(expiry) = credentials.expiry() {
+        metrics.identity.resumed(expiry);
+    }
     let run =
         certifier::run(credentials.clone(), certify, token, renewal, Clock::system(), observer);
     tokio::spawn(run);

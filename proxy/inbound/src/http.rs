@@ -16,7 +16,7 @@ use mesh_http::{
     detect::HttpVersion,
     headers::CLIENT_ID,
     normalize, orig_proto,
-    respond::{GrpcCode, Problem},
+    respond::{GrpcCode, Problem, status_of},
 };
 use mesh_model::{
     inbound::{ClientTls, Permit, RequestRefused},
@@ -182,13 +182,3 @@ impl<S: Service> Inner<S> {
 
 /// The `kind` of refusals that the authorisation families count.
 const COUNTED: &str = "unauthorized";
-
-/// The status that the client will be told, for the failed exchange's label.
-fn status_of(error: &HttpError) -> StatusCode {
-    match error.root() {
-        HttpError::FailFast => StatusCode::GATEWAY_TIMEOUT,
-        HttpError::LoadShed => StatusCode::SERVICE_UNAVAILABLE,
-        HttpError::Problem(problem) => problem.status,
-        _ => StatusCode::BAD_GATEWAY,
-    }
-}

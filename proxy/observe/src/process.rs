@@ -34,13 +34,14 @@ impl IdentityMetrics {
 
     /// A certificate that ends at `expiry` was installed at `now`.
     pub fn refreshed(&self, now: SystemTime, expiry: SystemTime) {
-        let unix = |time: SystemTime| {
-            let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-            i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-        };
-        self.expiration.single().set(unix(expiry));
+        self.resumed(expiry);
         self.refreshed.single().set(unix(now));
         self.result("ok");
+    }
+
+    /// A certificate of an earlier life of this process is in use.
+    pub fn resumed(&self, expiry: SystemTime) {
+        self.expiration.single().set(unix(expiry));
     }
 
     /// A certificate could not be had.
@@ -51,6 +52,11 @@ impl IdentityMetrics {
     fn result(&self, result: &str) {
         self.refreshes.get(&LabelSet::default().with("result", result)).incr();
     }
+}
+
+fn unix(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// Registers `proxy_build_info` = 1. The gauge stays while the result is held.
