@@ -2,7 +2,7 @@
 //!
 //! Job: one table of variables and flags a program (name, default, meaning), read once into typed
 //! values, with every bad value reported together; the reference page comes from the same table.
-//! May touch: the environment, for [`env`] alone. Must not touch: files, sockets.
+//! May touch: the environment, for [`env()`] alone. Must not touch: files, sockets.
 //! Callers: binaries. Rooms give their rows and take the typed values.
 //!
 //! ```
@@ -140,7 +140,7 @@ pub fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// As [`env`], whatever the encoding.
+/// As [`env()`], whatever the encoding.
 #[allow(clippy::disallowed_methods, reason = "the one place that reads the environment")]
 pub fn env_os(name: &str) -> Option<OsString> {
     std::env::var_os(name)

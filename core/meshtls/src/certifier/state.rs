@@ -38,7 +38,7 @@ impl State {
     }
 
     /// The wait before the next attempt. Without a usable certificate it starts at 250 ms and doubles up
-    /// to 1 s, after [`EAGER`] failures up to `min_refresh`; with one it is 70 % of what remains, within the bounds, and also within the
+    /// to 1 s, after `EAGER` failures up to `min_refresh`; with one it is 70 % of what remains, within the bounds, and also within the
     /// certificate's life, so that a lower bound longer than that life cannot cause an outage.
     pub(super) fn wait(self, renewal: &Renewal, now: SystemTime) -> Duration {
         let (expiry, failures) = match self {
