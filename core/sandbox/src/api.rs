@@ -21,6 +21,7 @@ mod openapi;
 mod patch;
 mod pki;
 mod pod_log;
+mod protobuf;
 mod read;
 mod registry;
 mod request;

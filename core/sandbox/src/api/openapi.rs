@@ -46,6 +46,16 @@ pub(crate) fn document(served: &Served, path: &str) -> Result<Reply, ApiError> {
     })))
 }
 
+/// `/openapi/v2`, which kubectl reads (as protobuf) only for kinds that version 3 does not know: a
+/// document that says no more than its version, so that the answer is "no such kind".
+pub(crate) fn empty_v2() -> Reply {
+    const SWAGGER_2_0: &[u8] = b"\x0a\x032.0";
+    Reply::Bytes(
+        bytes::Bytes::from_static(SWAGGER_2_0),
+        "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+    )
+}
+
 fn index(served: &Served) -> Value {
     let mut paths = Map::new();
     for (group, versions) in served.groups() {

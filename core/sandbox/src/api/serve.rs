@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::{
     audit, authn,
     authn::User,
-    authz, discovery, openapi, patch, pod_log, read,
+    authz, discovery, openapi, patch, pod_log, protobuf, read,
     registry::{Subresource, Verbs},
     request::{Accept, Call, Query, ResourcePath, Target, Verb},
     reviews,
@@ -111,6 +111,7 @@ fn path_reply(shared: &Shared, request: &Request<Incoming>) -> Result<Reply, Api
         "/version" => Ok(Reply::ok(discovery::version())),
         "/.well-known/openid-configuration" => Ok(Reply::ok(shared.tokens.discovery(shared.addr))),
         "/openid/v1/jwks" => Ok(Reply::ok(shared.tokens.keys())),
+        "/openapi/v2" => Ok(openapi::empty_v2()),
         _ if path.starts_with("/openapi/v3") => openapi::document(&served, path),
         _ => {
             let accept = Accept::parse(request.headers())?;
@@ -237,6 +238,9 @@ pub(crate) fn object(call: &Call, body: Bytes) -> Result<Value, ApiError> {
     let value = match media {
         "" | "application/json" => parse_json(call, &body)?,
         "application/yaml" | "application/apply-patch+yaml" => parse_yaml(&body)?,
+        "application/vnd.kubernetes.protobuf" => {
+            protobuf::decode(&body).map_err(ApiError::bad_request)?
+        }
         other => {
             return Err(ApiError::new(
                 Reason::UnsupportedMediaType,
