@@ -64,6 +64,49 @@ impl Default for View {
     }
 }
 
+impl View {
+    fn resumed(status: &ContainerStatus, runs: bool, now: Timestamp) -> Self {
+        let last = status.last_state.as_ref().and_then(|s| s.terminated.as_ref());
+        let mut view = Self {
+            restarts: status.restart_count,
+            last: last.map(|end| Termination {
+                code: end.exit_code,
+                signal: end.signal,
+                reason: end.reason.clone().unwrap_or_default(),
+                started: end.started_at.as_ref().map_or(now, |t| t.0),
+                finished: end.finished_at.as_ref().map_or(now, |t| t.0),
+            }),
+            ..Self::default()
+        };
+        let Some(running) = status.state.as_ref().and_then(|s| s.running.as_ref()) else {
+            return view;
+        };
+        view.state = State::Running { since: running.started_at.as_ref().map_or(now, |t| t.0) };
+        view.ready = status.ready;
+        view.started = status.started == Some(true);
+        if !runs {
+            view.end_unseen(now);
+        }
+        view
+    }
+
+    /// What was thought to run has ended while nobody looked: that is a restart, too.
+    pub(crate) fn end_unseen(&mut self, now: Timestamp) {
+        let State::Running { since } = self.state else { return };
+        self.restarts += 1;
+        self.ready = false;
+        self.started = false;
+        self.state = Self::default().state;
+        self.last = Some(Termination {
+            code: 137,
+            signal: None,
+            reason: "ContainerStatusUnknown".to_owned(),
+            started: since,
+            finished: now,
+        });
+    }
+}
+
 /// All containers of a Pod by name.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Board {
@@ -89,23 +132,23 @@ pub(crate) fn is_sidecar(container: &Container) -> bool {
 }
 
 impl Board {
-    /// A board on which every container of the Pod waits, with what an earlier agent has published.
-    pub(crate) fn of(pod: &Pod) -> Self {
+    /// A board on which every container is as an earlier agent has published it, if it still runs (`runs`), and
+    /// waits otherwise. A container that ended while nobody looked counts as restarted.
+    pub(crate) fn resume(pod: &Pod, runs: impl Fn(&str) -> bool, now: Timestamp) -> Self {
         let mut board = Self::default();
         let published = pod.status.as_ref();
         for container in super::volumes::all_containers(pod) {
-            let mut view = View::default();
-            let statuses = published.into_iter().flat_map(|s| {
-                s.container_statuses
-                    .iter()
-                    .flatten()
-                    .chain(s.init_container_statuses.iter().flatten())
+            let mut statuses = published.into_iter().flat_map(|s| {
+                s.container_statuses.iter().chain(&s.init_container_statuses).flatten()
             });
-            if let Some(status) = statuses.into_iter().find(|s| s.name == container.name) {
-                view.restarts = status.restart_count;
-            }
-            board.views.insert(container.name.clone(), view);
+            let status = statuses.find(|s| s.name == container.name);
+            let view = status.map(|s| View::resumed(s, runs(&container.name), now));
+            board.views.insert(container.name.clone(), view.unwrap_or_default());
         }
+        let conditions = published.and_then(|s| s.conditions.as_ref()).into_iter().flatten();
+        let was = conditions.into_iter().any(|c| c.type_ == "Initialized" && c.status == "True");
+        let containers = pod.spec.iter().flat_map(|s| &s.containers);
+        board.initialized = was && containers.into_iter().any(|c| runs(&c.name));
         board
     }
 
@@ -317,7 +360,7 @@ mod tests {
     #[test]
     fn ready_needs_all_containers_and_sidecars() {
         let pod = pod();
-        let mut board = Board::of(&pod);
+        let mut board = Board::resume(&pod, |_| false, Timestamp::UNIX_EPOCH);
         let place = Place::default();
         let now = Timestamp::UNIX_EPOCH;
         let first = board.status(&pod, &place, &PodStatus::default(), now);
@@ -343,7 +386,7 @@ mod tests {
     #[test]
     fn a_crashing_pod_stays_running_and_a_finished_one_does_not() {
         let pod = pod();
-        let mut board = Board::of(&pod);
+        let mut board = Board::resume(&pod, |_| false, Timestamp::UNIX_EPOCH);
         board.initialized = true;
         let end = Termination {
             code: 1,
@@ -372,5 +415,24 @@ mod tests {
         let done = status(&board);
         assert_eq!(done.phase.as_deref(), Some("Succeeded"));
         assert_eq!(condition_of(&done, "Ready").reason.as_deref(), Some("PodCompleted"));
+    }
+
+    #[test]
+    fn a_new_agent_goes_on_where_the_old_one_stopped() {
+        let mut pod = pod();
+        let mut board = Board { initialized: true, ..Board::default() };
+        for name in ["app", "proxy"] {
+            board.views.insert(name.into(), running(true));
+        }
+        let place = Place::default();
+        let now = Timestamp::UNIX_EPOCH;
+        pod.status = Some(board.status(&pod, &place, &PodStatus::default(), now));
+        let resumed = Board::resume(&pod, |_| true, now);
+        assert_eq!(resumed.views["app"], running(true));
+        assert!(resumed.initialized);
+        let lost = Board::resume(&pod, |name| name == "app", now);
+        let proxy = &lost.views["proxy"];
+        assert_eq!((proxy.restarts, proxy.ready), (1, false));
+        assert_eq!(proxy.last.as_ref().map(|t| t.code), Some(137));
     }
 }

@@ -69,7 +69,7 @@ impl ContainerTask {
         let mut pause = Duration::ZERO;
         let mut adopted = launch::recorded(&self.file("run")).map(Running::Adopted);
         if adopted.is_none() {
-            self.count_unseen_end();
+            self.publish(|view| view.end_unseen(Timestamp::now()));
         }
         loop {
             if !self.hold().await {
@@ -122,31 +122,6 @@ impl ContainerTask {
             if let (State::Waiting { .. }, Some(last)) = (&view.state, view.last.clone()) {
                 view.state = State::Terminated(last);
             }
-        });
-    }
-
-    /// A container that ran under an agent before this one and ended while nobody looked has been restarted too.
-    fn count_unseen_end(&self) {
-        let pod = self.pod.borrow().clone();
-        let statuses = pod
-            .status
-            .iter()
-            .flat_map(|s| s.container_statuses.iter().chain(&s.init_container_statuses).flatten());
-        let ran = statuses
-            .filter(|s| s.name == self.container.name)
-            .find_map(|s| s.state.as_ref()?.running.as_ref());
-        let Some(ran) = ran else { return };
-        let finished = Timestamp::now();
-        let end = Termination {
-            code: 137,
-            signal: None,
-            reason: "ContainerStatusUnknown".to_owned(),
-            started: ran.started_at.as_ref().map_or(finished, |t| t.0),
-            finished,
-        };
-        self.publish(|view| {
-            view.last = Some(end);
-            view.restarts += 1;
         });
     }
 
@@ -223,10 +198,12 @@ impl ContainerTask {
         let (sender, mut verdicts) = mpsc::channel(8);
         let gated = self.container.startup_probe.is_some();
         let readies = self.container.readiness_probe.is_some();
+        // An adopted container is what it was before, until a probe says otherwise.
+        let adopted = matches!(running, Running::Adopted(_));
         self.publish(|view| {
             view.state = State::Running { since: started };
-            view.started = !gated;
-            view.ready = !gated && !readies;
+            view.started = !gated || (adopted && view.started);
+            view.ready = (!gated && !readies) || (adopted && view.ready);
         });
         if let Some(hook) = self.container.lifecycle.as_ref().and_then(|l| l.post_start.clone()) {
             let mut wish = self.wish.clone();

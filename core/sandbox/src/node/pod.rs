@@ -56,7 +56,8 @@ impl PodTask {
     /// Runs the Pod until it is gone.
     pub(crate) async fn run(self) {
         let pod = self.current();
-        let mut board = Board::of(&pod);
+        let runs = |name: &str| launch::recorded(&self.dir.join(format!("{name}.run"))).is_some();
+        let mut board = Board::resume(&pod, runs, Timestamp::now());
         board.ip = Some(self.place.pod_ip.clone());
         let over = pod.status.as_ref().and_then(|s| s.phase.as_deref());
         let over = matches!(over, Some("Succeeded" | "Failed"));

@@ -335,7 +335,9 @@ async fn faults_heal() -> Result<()> {
     let at = balancer(&sandbox).await?;
     let pid = eventually("the app", async || get(at, HOST, "/pid").await).await?;
 
+    let begun = Instant::now();
     sandbox.stop("api").await?;
+    println!("  API server stopped in {} ms", begun.elapsed().as_millis());
     ensure!(get(at, HOST, "/pid").await? == pid, "forwarding needs no API server");
     sandbox.stop("node").await?;
     let status = cluster::status(&sandbox.data_dir, "faults")?;
