@@ -85,6 +85,7 @@ fn crds_in_their_order_with_all_versions() {
     assert_eq!(served("externalworkloads.workload.linkerd.io").1, "v1beta1");
 }
 
+// proves: CHT-1
 #[test]
 fn control_plane_objects() {
     insta::assert_snapshot!("control-plane", names(&control_plane(&[])));
@@ -98,6 +99,7 @@ fn control_plane_objects() {
     insta::assert_snapshot!("control-plane-external", names(&external));
 }
 
+// proves: CHT-4
 #[test]
 fn control_plane_containers_and_ports() {
     let objects = control_plane(&[]);
@@ -123,6 +125,7 @@ fn control_plane_containers_and_ports() {
     ");
 }
 
+// proves: CHT-3
 #[test]
 fn configuration_has_no_private_key() {
     let objects =
@@ -215,6 +218,7 @@ fn other_anchors_restart_the_multicluster_pods() {
     assert_ne!(one[1], other[1]);
 }
 
+// proves: CHT-2
 #[test]
 fn values_that_cannot_work_are_refused_with_the_remedy() {
     let cases = [

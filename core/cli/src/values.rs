@@ -112,6 +112,7 @@ fn collect(defaults: &Value, given: &Value, path: &str, found: &mut Vec<String>)
 mod tests {
     use super::*;
 
+    // proves: CLI-1
     #[test]
     fn later_sources_win() {
         let folder = tempfile::tempdir().unwrap();

@@ -161,7 +161,7 @@ mod tests {
 
     use super::*;
 
-    /// proves: INJ-1
+    // proves: INJ-1
     #[test]
     fn the_table_of_annotations() {
         use SkipReason::{Disabled, InvalidAtNamespace, InvalidAtWorkload, NotEnabled};

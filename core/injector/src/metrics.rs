@@ -21,7 +21,7 @@ pub(crate) struct Metrics {
 impl Metrics {
     /// Registers the families.
     pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let annotations: Vec<String> = reported().map(|key| label(key)).collect();
+        let annotations: Vec<String> = reported().map(label).collect();
         let base = ["owner_kind", "namespace", "annotation_at"];
         let mut labels: Vec<&str> = base.to_vec();
         labels.extend(annotations.iter().map(String::as_str));

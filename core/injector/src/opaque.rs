@@ -73,7 +73,7 @@ mod tests {
 
     use super::*;
 
-    /// proves: INJ-3
+    // proves: INJ-3
     #[test]
     fn services_list_their_own_port_by_the_target() {
         let default: PortSet = "25,3306,11211".parse().unwrap();

@@ -219,7 +219,7 @@ mod tests {
         for_pod(&values, &json!({}), &json!({ key: text }), &spec)
     }
 
-    /// proves: INJ-5
+    // proves: INJ-5
     #[test]
     fn annotations_change_values() {
         let cases = [
@@ -260,7 +260,7 @@ mod tests {
         }
     }
 
-    /// proves: INJ-5
+    // proves: INJ-5
     #[test]
     fn what_cannot_be_read_is_ignored_and_told() {
         for (key, text) in [

@@ -423,6 +423,7 @@ mod tests {
         (page.text(), good)
     }
 
+    // proves: CLI-2
     #[tokio::test]
     async fn a_table_shows_what_applies_and_stops_at_a_fatal_failure() {
         let (text, good) = printed(Format::Table).await;
@@ -444,6 +445,7 @@ mod tests {
         );
     }
 
+    // proves: CLI-2
     #[tokio::test]
     async fn json_is_one_document_of_the_known_shape() {
         let (text, _) = printed(Format::Json).await;

@@ -282,6 +282,7 @@ mod tests {
         })
     }
 
+    // proves: CLI-3
     #[test]
     fn a_manual_injection_can_be_taken_away_again() {
         let done = plan(true).inject(deployment()).unwrap();
@@ -319,6 +320,7 @@ mod tests {
         assert_eq!((done.outcome, done.object, done.warnings.len()), (Outcome::Skipped, out, 1));
     }
 
+    // proves: CLI-3
     #[test]
     fn uninject_leaves_what_is_the_users() {
         let service = json!({"kind": "Service", "metadata": {"name": "s", "labels": {

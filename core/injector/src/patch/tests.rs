@@ -70,7 +70,7 @@ fn env<'a>(container: &'a Value, name: &str) -> &'a Value {
     container["env"].as_array().unwrap().iter().find(|e| e["name"] == name).unwrap_or(&Value::Null)
 }
 
-/// proves: INJ-4
+// proves: INJ-4
 #[test]
 fn a_native_sidecar_stands_before_the_other_init_containers() {
     let pod = patched(&pod(), "Pod", json!({"linkerd.io/inject": "enabled"}), &values());
@@ -98,7 +98,7 @@ fn a_native_sidecar_stands_before_the_other_init_containers() {
     assert_eq!(mounts, ["linkerd-identity-end-entity", "linkerd-identity-token", "token"]);
 }
 
-/// proves: INJ-4
+// proves: INJ-4
 #[test]
 fn metadata_of_an_injected_pod() {
     let namespace = json!({
@@ -131,7 +131,7 @@ fn metadata_of_an_injected_pod() {
     );
 }
 
-/// proves: INJ-6
+// proves: INJ-6
 #[test]
 fn environment_of_the_proxy() {
     let pod = patched(&pod(), "Pod", json!({"linkerd.io/inject": "enabled"}), &values());
@@ -165,7 +165,7 @@ fn environment_of_the_proxy() {
     assert!(env(proxy, "LINKERD2_PROXY_INBOUND_GATEWAY_SUFFIXES").is_null());
 }
 
-/// proves: INJ-4
+// proves: INJ-4
 #[test]
 fn arguments_of_init_stand_in_their_order() {
     let pod = patched(&pod(), "Pod", json!({"linkerd.io/inject": "enabled"}), &values());
@@ -195,7 +195,7 @@ fn arguments_of_init_stand_in_their_order() {
     assert_eq!(init["volumeMounts"][0]["mountPath"], "/run");
 }
 
-/// proves: INJ-4
+// proves: INJ-4
 #[test]
 fn a_sidecar_that_is_not_native() {
     let namespace = json!({
@@ -234,7 +234,7 @@ fn workloads_get_the_sidecar_in_their_template() {
     assert_eq!(template["metadata"]["labels"]["linkerd.io/workload-ns"], "shop");
 }
 
-/// proves: INJ-3
+// proves: INJ-3
 #[test]
 fn what_gets_no_sidecar_gets_its_opaque_ports() {
     let done = patched(&pod(), "Pod", json!({}), &values());
@@ -247,7 +247,7 @@ fn what_gets_no_sidecar_gets_its_opaque_ports() {
     assert_eq!(patched(&annotated, "Service", json!({}), &values()), annotated);
 }
 
-/// proves: INJ-2
+// proves: INJ-2
 #[test]
 fn reasons_accumulate() {
     let mut pod = pod();
