@@ -181,7 +181,7 @@ impl Review<'_> {
             why => format!("admission webhook {name:?} denied the request: {why}"),
         };
         let code = code.and_then(|code| u16::try_from(code).ok()).unwrap_or(400);
-        Err(ApiError::new(Reason::Denied(code), message))
+        Err(ApiError::new(Reason::Other(code), message))
     }
 
     fn request(&self) -> Value {

@@ -19,6 +19,8 @@ use super::{
 use crate::store::Key;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
+/// How many roles deep aggregation is followed: view into edit into admin.
+const AGGREGATION: usize = 3;
 
 /// An action on a resource; empty parts are absent.
 #[derive(Clone, Copy, Debug)]
@@ -115,12 +117,12 @@ pub(crate) fn rules(shared: &Shared, user: &User, namespace: &str) -> Vec<Value>
     let mut rules = Vec::new();
     let (_, bindings) = shared.store.list(&format!("{GROUP}/clusterrolebindings"), None);
     for binding in bindings.iter().filter(|b| binds(&b.value, user, "")) {
-        role_rules(shared, &binding.value, "", &mut rules);
+        bound_rules(shared, &binding.value, "", &mut rules);
     }
     if !namespace.is_empty() {
         let (_, bindings) = shared.store.list(&format!("{GROUP}/rolebindings"), Some(namespace));
         for binding in bindings.iter().filter(|b| binds(&b.value, user, namespace)) {
-            role_rules(shared, &binding.value, namespace, &mut rules);
+            bound_rules(shared, &binding.value, namespace, &mut rules);
         }
     }
     rules
@@ -147,7 +149,7 @@ fn binds(binding: &Value, user: &User, namespace: &str) -> bool {
     })
 }
 
-fn role_rules(shared: &Shared, binding: &Value, namespace: &str, rules: &mut Vec<Value>) {
+fn bound_rules(shared: &Shared, binding: &Value, namespace: &str, rules: &mut Vec<Value>) {
     let name = text(binding, &["roleRef", "name"]);
     let (table, key) = if text(binding, &["roleRef", "kind"]) == "Role" {
         (format!("{GROUP}/roles"), Key::new(namespace, name))
@@ -155,17 +157,23 @@ fn role_rules(shared: &Shared, binding: &Value, namespace: &str, rules: &mut Vec
         (format!("{GROUP}/clusterroles"), Key::new("", name))
     };
     // A binding to a role that does not exist grants nothing.
-    let Some(role) = shared.store.get(&table, &key) else { return };
-    rules.extend_from_slice(list(&role.value, &["rules"]));
-    let selectors = list(&role.value, &["aggregationRule", "clusterRoleSelectors"]);
-    if selectors.is_empty() {
+    if let Some(role) = shared.store.get(&table, &key) {
+        role_rules(shared, &role.value, rules, AGGREGATION);
+    }
+}
+
+/// The rules of a role and, to a depth, of the cluster roles that it aggregates.
+fn role_rules(shared: &Shared, role: &Value, rules: &mut Vec<Value>, depth: usize) {
+    rules.extend_from_slice(list(role, &["rules"]));
+    let selectors = list(role, &["aggregationRule", "clusterRoleSelectors"]);
+    if selectors.is_empty() || depth == 0 {
         return;
     }
     let selectors: Vec<_> = selectors.iter().map(Labels::from_object).collect();
-    let (_, roles) = shared.store.list(&table, None);
-    for other in roles.iter().filter(|other| meta(&other.value, "name") != name) {
+    let (_, roles) = shared.store.list(&format!("{GROUP}/clusterroles"), None);
+    for other in roles.iter().filter(|other| meta(&other.value, "name") != meta(role, "name")) {
         if selectors.iter().any(|s| s.matches(&other.value)) {
-            rules.extend_from_slice(list(&other.value, &["rules"]));
+            role_rules(shared, &other.value, rules, depth - 1);
         }
     }
 }

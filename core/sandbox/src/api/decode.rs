@@ -149,7 +149,7 @@ pub(crate) fn applied(call: &Call, config: Value) -> Result<Value, ApiError> {
     let findings = schema::prune(&mut config, resource.schema.get(), resource.builtin());
     if let Some((path, found, expected)) = findings.mismatch {
         return Err(ApiError::new(
-            super::status::Reason::InternalError,
+            super::status::Reason::Other(500),
             format!(
                 "failed to create typed patch object: .{path}: expected {expected}, got {found}"
             ),
@@ -158,12 +158,12 @@ pub(crate) fn applied(call: &Call, config: Value) -> Result<Value, ApiError> {
     if !findings.unknown.is_empty() && resource.builtin() {
         let first = &findings.unknown[0];
         return Err(ApiError::new(
-            super::status::Reason::InternalError,
+            super::status::Reason::Other(500),
             format!(
                 "failed to create typed patch object ({}/{}; {}, Kind={}): .{first}: field not declared in schema",
                 call.namespace,
                 call.name,
-                resource.api_version(),
+                format_args!("{}/{}", resource.group, resource.version),
                 resource.kind
             ),
         ));

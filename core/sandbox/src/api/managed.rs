@@ -131,7 +131,7 @@ fn write_entries(object: &mut Value, entries: &[Entry]) {
 
 /// The fields that an apply configuration owns.
 pub(crate) fn owned(config: &Value, ty: Type<'_>) -> FieldSet {
-    let mut set = walk::fields_of(config, Some(ty), false);
+    let mut set = walk::fields_of(config, Some(ty), walk::Containers::None);
     strip(&mut set);
     set
 }
@@ -142,10 +142,14 @@ pub(crate) fn record_new(
     ty: Type<'_>,
     manager: &Manager,
     owned: Option<FieldSet>,
+    builtin: bool,
 ) {
+    let containers = if builtin { walk::Containers::NotTheFrame } else { walk::Containers::All };
     let fields = owned.unwrap_or_else(|| {
-        let mut set = walk::fields_of(object, Some(ty), true);
+        let mut set = walk::fields_of(object, Some(ty), containers);
         strip(&mut set);
+        // The status of a new object is the server's.
+        set.forget(&["f:status"]);
         set
     });
     write_entries(object, &[Entry::of(manager, fields)]);
@@ -215,12 +219,10 @@ fn strip(set: &mut FieldSet) {
         &["f:metadata", "f:generation"],
         &["f:metadata", "f:managedFields"],
         &["f:metadata", "f:resourceVersion"],
-        &["f:metadata"],
-        &["f:spec"],
-        &["f:status"],
     ] {
-        set.forget(path, path.len() == 1 && path[0] != "f:apiVersion" && path[0] != "f:kind");
+        set.forget(path);
     }
+    set.forget_step("f:metadata");
 }
 
 #[cfg(test)]

@@ -29,6 +29,8 @@ pub(crate) fn present(resource: &Resource, value: &Value) -> Value {
     }
     if resource.version != resource.storage_version {
         value["apiVersion"] = resource.api_version().into();
+        // No conversion but the version's own schema: what it does not name is not shown.
+        crate::schema::prune(&mut value, resource.schema.get(), false);
     }
     value
 }

@@ -196,6 +196,11 @@ impl Fields {
             };
             let known = matches!(field, "metadata.name" | "metadata.namespace")
                 || selectable(table).contains(&field);
+            if !known && selectable(table).is_empty() {
+                return Err(ApiError::bad_request(format!(
+                    "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+                )));
+            }
             if !known {
                 return Err(ApiError::bad_request(format!("field label not supported: {field}")));
             }

@@ -88,6 +88,11 @@ async fn answer(
             let call = call(shared, user, path, query, &request)?;
             record.verb(call.verb);
             authz::authorize_call(&call)?;
+            if call.resource.table == "/endpoints" {
+                call.warn(
+                    "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+                );
+            }
             let reply = resource_reply(&call, request).await;
             *warnings = std::mem::take(&mut *call.warnings.lock());
             reply

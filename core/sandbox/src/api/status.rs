@@ -34,8 +34,8 @@ pub(crate) enum Reason {
     UnsupportedMediaType,
     RequestEntityTooLarge,
     InternalError,
-    /// A webhook's own code, which may be any.
-    Denied(u16),
+    /// A code without a word: a webhook's own, for example.
+    Other(u16),
 }
 
 impl Reason {
@@ -53,7 +53,7 @@ impl Reason {
             Self::UnsupportedMediaType => 415,
             Self::Invalid => 422,
             Self::InternalError => 500,
-            Self::Denied(code) => code,
+            Self::Other(code) => code,
         }
     }
 
@@ -72,7 +72,7 @@ impl Reason {
             Self::UnsupportedMediaType => "UnsupportedMediaType",
             Self::RequestEntityTooLarge => "RequestEntityTooLarge",
             Self::InternalError => "InternalError",
-            Self::Denied(_) => "",
+            Self::Other(_) => "",
         }
     }
 }
@@ -95,6 +95,7 @@ pub(crate) enum FieldErrorKind {
     Forbidden,
     TypeInvalid,
     TooLong,
+    TooMany,
 }
 
 impl FieldError {
@@ -153,6 +154,7 @@ impl FieldError {
             FieldErrorKind::Forbidden => "FieldValueForbidden",
             FieldErrorKind::TypeInvalid => "FieldValueTypeInvalid",
             FieldErrorKind::TooLong => "FieldValueTooLong",
+            FieldErrorKind::TooMany => "FieldValueTooMany",
         };
         json!({"reason": reason, "message": self.message, "field": self.field})
     }

@@ -74,9 +74,6 @@ fn check_limits(
             if limits.min_items.is_some_and(|n| length < n) {
                 fail(format!("should have at least {} items", limits.min_items.unwrap_or(0)));
             }
-            if limits.max_items.is_some_and(|n| length > n) {
-                fail(format!("should have at most {} items", limits.max_items.unwrap_or(0)));
-            }
             if limits.unique && items.iter().enumerate().any(|(i, v)| items[..i].contains(v)) {
                 fail("shouldn't contain duplicates".into());
             }
@@ -97,6 +94,15 @@ fn check_limits(
             }
         }
         _ => {}
+    }
+    if let (Value::Array(items), Some(most)) = (value, limits.max_items)
+        && items.len() as u64 > most
+    {
+        errors.push(FieldError {
+            field: path.to_owned(),
+            kind: FieldErrorKind::TooMany,
+            message: format!("Too many: {}: must have at most {most} items", items.len()),
+        });
     }
     check_alternatives(value, ty, limits, path, errors);
 }

@@ -37,11 +37,13 @@ pub(crate) struct Limits {
 pub(super) struct Builder {
     nodes: Vec<Node>,
     names: HashMap<String, usize>,
+    /// How deep the reader is in built-in definitions.
+    builtin: usize,
 }
 
 impl Builder {
     pub(super) fn new() -> Self {
-        Self { nodes: Vec::new(), names: HashMap::new() }
+        Self { nodes: Vec::new(), names: HashMap::new(), builtin: 0 }
     }
 
     pub(super) fn finish(self) -> (Arc<Arena>, HashMap<String, usize>) {
@@ -58,7 +60,9 @@ impl Builder {
         self.nodes.push(Node::default());
         self.names.insert(name.to_owned(), id);
         if let Some(definition) = DEFINITIONS.get(name) {
+            self.builtin += 1;
             self.nodes[id] = self.node(definition);
+            self.builtin -= 1;
         }
         id
     }
@@ -116,9 +120,12 @@ impl Builder {
         let shape = shape(schema);
         let atomic_map = schema["x-kubernetes-map-type"] == "atomic";
         Node {
-            // A map of which nothing is known is free JSON (FieldsV1, for example).
+            // Built-in: a map of which nothing is known is free JSON (FieldsV1, for example). In a custom
+            // definition it is an empty map.
             preserve: flag("x-kubernetes-preserve-unknown-fields")
-                || (shape == Shape::Any && properties.is_empty()),
+                || (properties.is_empty()
+                    && additional.is_none()
+                    && (shape == Shape::Any || (self.builtin > 0 && shape == Shape::Object))),
             shape,
             properties,
             additional,

@@ -95,7 +95,7 @@ impl Pruner<'_> {
         };
         if !fits && !value.is_null() && self.findings.mismatch.is_none() {
             let expected = go_type(ty.node.shape);
-            self.findings.mismatch = Some((path.to_owned(), json_type(value), expected));
+            self.findings.mismatch = Some((without_indexes(path), json_type(value), expected));
         }
     }
 }
@@ -130,6 +130,21 @@ pub(crate) fn fill_defaults(value: &mut Value, ty: Type<'_>) {
         }
         _ => {}
     }
+}
+
+/// Go's decoder names fields, not elements.
+fn without_indexes(path: &str) -> String {
+    let mut out = String::new();
+    let mut inside = false;
+    for c in path.chars() {
+        match c {
+            '[' => inside = true,
+            ']' => inside = false,
+            c if !inside => out.push(c),
+            _ => {}
+        }
+    }
+    out
 }
 
 fn json_type(value: &Value) -> &'static str {

@@ -22,6 +22,7 @@ pub(super) fn default(object: &mut Map<String, Value>) {
     let spec = map_at(object, "spec");
     default_spec(spec);
     put(spec, "enableServiceLinks", true);
+    default_requests(spec);
     let qos = quality(spec);
     let status = map_at(object, "status");
     put(status, "phase", "Pending");
@@ -54,6 +55,20 @@ pub(super) fn default_spec(spec: &mut Map<String, Value>) {
     }
 }
 
+/// A limit without a request is its own request; in Pods only, not in templates.
+fn default_requests(spec: &mut Map<String, Value>) {
+    for list in ["containers", "initContainers"] {
+        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            let resources = map_at(map_of(container), "resources");
+            let Some(Value::Object(limits)) = resources.get("limits").cloned() else { continue };
+            let requests = map_at(resources, "requests");
+            for (name, amount) in limits {
+                put(requests, &name, amount);
+            }
+        }
+    }
+}
+
 fn default_container(container: &mut Map<String, Value>) {
     let image = container.get("image").and_then(Value::as_str).unwrap_or_default();
     let name = image.rsplit('/').next().unwrap_or_default();
@@ -63,15 +78,6 @@ fn default_container(container: &mut Map<String, Value>) {
     put(container, "resources", json!({}));
     put(container, "terminationMessagePath", "/dev/termination-log");
     put(container, "terminationMessagePolicy", "File");
-    if let Some(Value::Object(resources)) = container.get_mut("resources")
-        && let Some(Value::Object(limits)) = resources.get("limits").cloned()
-    {
-        // A limit without a request is its own request.
-        let requests = map_at(resources, "requests");
-        for (name, amount) in limits {
-            put(requests, &name, amount);
-        }
-    }
     for port in container.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
         put(map_of(port), "protocol", "TCP");
     }
@@ -268,9 +274,7 @@ pub(super) fn validate(new: &Value, old: Option<&Value>) -> Vec<FieldError> {
 fn mutable_parts_removed(pod: &Value) -> Value {
     let mut spec = pod["spec"].clone();
     let map = map_of(&mut spec);
-    for field in
-        ["activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds", "nodeName"]
-    {
+    for field in ["activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds"] {
         map.remove(field);
     }
     for field in ["containers", "initContainers"] {

@@ -59,10 +59,6 @@ pub(super) fn validate(new: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let spec = &new["spec"];
     let kind = text(spec, &["type"]);
-    let kinds = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
-    if !kinds.contains(&kind) {
-        errors.push(FieldError::not_supported("spec.type", &json!(kind), &kinds));
-    }
     let headless = text(spec, &["clusterIP"]) == NONE;
     let ports = list(spec, &["ports"]);
     if ports.is_empty() && !headless && kind != "ExternalName" {
@@ -79,6 +75,10 @@ pub(super) fn validate(new: &Value, old: Option<&Value>) -> Vec<FieldError> {
         ));
     }
     validate_ports(ports, &mut errors);
+    let kinds = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
+    if !kinds.contains(&kind) {
+        errors.push(FieldError::not_supported("spec.type", &json!(kind), &kinds));
+    }
     if let Some(old) = old {
         validate_addresses(spec, &old["spec"], &mut errors);
     }

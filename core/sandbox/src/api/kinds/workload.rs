@@ -26,6 +26,7 @@ pub(super) fn deployment(object: &mut Map<String, Value>) {
         default(rolling, "maxSurge", "25%");
     }
     pod_template(spec);
+    default(object, "status", json!({}));
 }
 
 pub(super) fn replica_set(object: &mut Map<String, Value>) {
@@ -37,6 +38,7 @@ pub(super) fn replica_set(object: &mut Map<String, Value>) {
 
 pub(super) fn template(object: &mut Map<String, Value>) {
     pod_template(map_at(object, "spec"));
+    default(object, "status", json!({}));
 }
 
 fn pod_template(spec: &mut Map<String, Value>) {

@@ -49,7 +49,7 @@ pub(crate) fn apply(
     }
     let last = take(&mut entries, &request.manager);
     let mut merged = walk::merge(live, &config, Some(ty));
-    let dropped = no_longer_said(last.as_ref(), &said, &entries);
+    let dropped = no_longer_said(last.as_ref(), &said, &entries, ty);
     walk::remove(&mut merged, &dropped, Some(ty));
     let difference = walk::compare(live, &merged, Some(ty));
     let conflicts: Vec<(usize, FieldSet)> = entries
@@ -93,7 +93,7 @@ fn check_version(config: &Value, live: &Value) -> Result<(), ApiError> {
 
 /// The owner of everything in an object that nobody owns yet.
 fn unowned(live: &Value, ty: Type<'_>, request: &Apply) -> Entry {
-    let mut fields = walk::fields_of(live, Some(ty), true);
+    let mut fields = walk::fields_of(live, Some(ty), walk::Containers::NotTheFrame);
     super::strip(&mut fields);
     let manager = Manager {
         name: "before-first-apply".into(),
@@ -110,21 +110,33 @@ fn take(entries: &mut Vec<Entry>, manager: &Manager) -> Option<Entry> {
 }
 
 /// What the applier said last time, says no more, and nobody else owns.
-fn no_longer_said(last: Option<&Entry>, said: &FieldSet, others: &[Entry]) -> FieldSet {
+fn no_longer_said(
+    last: Option<&Entry>,
+    said: &FieldSet,
+    others: &[Entry],
+    ty: Type<'_>,
+) -> FieldSet {
     let Some(last) = last else { return FieldSet::default() };
     let kept = others.iter().fold(said.clone(), |kept, entry| kept.union(&entry.fields));
-    unclaimed(&last.fields, &kept)
+    unclaimed(&last.fields, &kept, Some(ty))
 }
 
-/// The paths of `set` at or below which `kept` has nothing.
-fn unclaimed(set: &FieldSet, kept: &FieldSet) -> FieldSet {
+/// The paths of `set` at or below which `kept` has nothing. A field that the schema names goes as a whole,
+/// with the defaults that lie in it; a key of a free map or an element only if it is in the set itself.
+fn unclaimed(set: &FieldSet, kept: &FieldSet, ty: Option<Type<'_>>) -> FieldSet {
     let mut out = FieldSet::default();
     for step in set.steps() {
-        if set.has(step) && !kept.touches(step) {
+        let name = step.strip_prefix("f:");
+        let named = name.is_some_and(|name| ty.is_some_and(|ty| ty.property(name).is_some()));
+        if !kept.touches(step) && (named || set.has(step)) {
             out.add(step);
         } else if let Some(below) = set.below(step) {
+            let ty = ty.and_then(|ty| match name {
+                Some(name) => ty.field(name),
+                None => ty.items(),
+            });
             let empty = FieldSet::default();
-            out.put(step, unclaimed(below, kept.below(step).unwrap_or(&empty)));
+            out.put(step, unclaimed(below, kept.below(step).unwrap_or(&empty), ty));
         }
     }
     out

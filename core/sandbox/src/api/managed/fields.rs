@@ -119,20 +119,26 @@ impl FieldSet {
         Self(out)
     }
 
-    /// Takes a path out; with `only_self` what lies below stays.
-    pub(super) fn forget(&mut self, path: &[&str], only_self: bool) {
+    /// Takes a path out, with all that lies below it.
+    pub(super) fn forget(&mut self, path: &[&str]) {
         let Some((first, rest)) = path.split_first() else { return };
-        let Some(branch) = self.0.get_mut(*first) else { return };
-        if !rest.is_empty() {
-            branch.below.forget(rest, only_self);
-        } else {
-            branch.member = false;
-            if !only_self {
-                branch.below = Self::default();
-            }
+        if rest.is_empty() {
+            self.0.remove(*first);
+            return;
         }
+        let Some(branch) = self.0.get_mut(*first) else { return };
+        branch.below.forget(rest);
         if !branch.member && branch.below.is_empty() {
             self.0.remove(*first);
+        }
+    }
+
+    /// Takes a place itself out; what lies below it stays.
+    pub(super) fn forget_step(&mut self, step: &str) {
+        let Some(branch) = self.0.get_mut(step) else { return };
+        branch.member = false;
+        if branch.below.is_empty() {
+            self.0.remove(step);
         }
     }
 

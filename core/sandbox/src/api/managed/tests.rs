@@ -26,7 +26,7 @@ fn a_second_applier_conflicts_until_it_forces() {
     let ty = schema::builtin_kind("", "v1", "Service");
     let mut live = service(json!([{"port": 80, "name": "http"}]), json!({"a": "1"}));
     let said = owned(&live, ty.get());
-    record_new(&mut live, ty.get(), &manager("one", "Apply"), Some(said));
+    record_new(&mut live, ty.get(), &manager("one", "Apply"), Some(said), true);
     let config = service(json!([{"port": 80, "name": "web"}]), json!({"b": "2"}));
     let error = apply(&live, &config, ty.get(), &request("two", false)).expect_err("conflict");
     assert_eq!(
@@ -44,7 +44,7 @@ fn what_an_applier_no_longer_says_goes_unless_another_owns_it() {
     let first = service(json!([{"port": 80}, {"port": 90}]), json!({"a": "1", "b": "1"}));
     let mut live = first.clone();
     let said = owned(&first, ty.get());
-    record_new(&mut live, ty.get(), &manager("one", "Apply"), Some(said));
+    record_new(&mut live, ty.get(), &manager("one", "Apply"), Some(said), true);
     let shared = service(json!([{"port": 90}]), json!({"b": "1"}));
     let live = apply(&live, &shared, ty.get(), &request("two", false)).expect("same values");
     let less = service(json!([{"port": 80}]), json!({"a": "1"}));
@@ -62,7 +62,7 @@ fn an_update_takes_what_it_changes() {
     let mut old =
         json!({"kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a": "1", "b": "1"}});
     let said = owned(&old, ty.get());
-    record_new(&mut old, ty.get(), &manager("one", "Apply"), Some(said));
+    record_new(&mut old, ty.get(), &manager("one", "Apply"), Some(said), true);
     let mut new = old.clone();
     new["data"]["b"] = "2".into();
     record_change(&old, &mut new, ty.get(), &manager("kubectl", "Update"));

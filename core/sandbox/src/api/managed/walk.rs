@@ -7,7 +7,7 @@
 use serde_json::{Map, Value};
 
 use super::fields::FieldSet;
-use crate::schema::{ListType, Shape, Type};
+use crate::schema::{ListType, Type};
 
 /// How a place divides into parts.
 pub(super) enum Parts<'v> {
@@ -58,40 +58,62 @@ pub(super) fn field_step(name: &str) -> String {
     format!("f:{name}")
 }
 
-/// The fields that an object has. An updater owns maps themselves too (`containers`), an applier only
-/// what it says.
-pub(super) fn fields_of(value: &Value, ty: Option<Type<'_>>, containers: bool) -> FieldSet {
+/// Which maps and lists are members themselves, besides their parts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Containers {
+    /// None: an applier owns only what it says.
+    None,
+    /// All: an updater owns what it made.
+    All,
+    /// All but the frame that every object of the kind has anyway.
+    NotTheFrame,
+}
+
+/// Parts of the frame: Go structs that are there even if nothing is in them.
+const FRAME: [&str; 7] =
+    ["metadata", "spec", "status", "strategy", "updateStrategy", "template", "containers"];
+
+/// The fields that an object has.
+pub(super) fn fields_of(value: &Value, ty: Option<Type<'_>>, containers: Containers) -> FieldSet {
     let mut set = FieldSet::default();
     match parts(value, ty) {
         Parts::Whole => {}
         Parts::Fields(map) => {
             for (name, value) in map {
                 let ty = ty.and_then(|ty| ty.field(name));
-                add_part(&mut set, &field_step(name), value, ty, containers, false);
+                let framed =
+                    containers == Containers::NotTheFrame && FRAME.contains(&name.as_str());
+                let below = if framed || containers == Containers::None {
+                    containers
+                } else {
+                    Containers::All
+                };
+                let member = containers != Containers::None && !framed;
+                add_part(&mut set, &field_step(name), value, ty, below, member);
             }
         }
         Parts::Elements(elements) => {
             let ty = ty.and_then(Type::items);
+            let below = if containers == Containers::None { containers } else { Containers::All };
             for (step, value) in elements {
-                add_part(&mut set, &step, value, ty, containers, true);
+                add_part(&mut set, &step, value, ty, below, true);
             }
         }
     }
     set
 }
 
+/// Adds a place with its parts; a place without parts is a member in any case.
 fn add_part(
     set: &mut FieldSet,
     step: &str,
     value: &Value,
     ty: Option<Type<'_>>,
-    containers: bool,
-    element: bool,
+    containers: Containers,
+    member: bool,
 ) {
     let below = fields_of(value, ty, containers);
-    let free_map = value.is_object()
-        && ty.is_none_or(|ty| ty.values().is_some() || ty.node.shape == Shape::Any);
-    if below.is_empty() || element || (containers && free_map) {
+    if below.is_empty() || member {
         set.add(step);
     }
     set.put(step, below);
@@ -111,7 +133,7 @@ pub(super) fn compare(old: &Value, new: &Value, ty: Option<Type<'_>>) -> Differe
         (Parts::Fields(old), Parts::Fields(new)) => {
             for name in old.keys().chain(new.keys().filter(|name| !old.contains_key(*name))) {
                 let ty = ty.and_then(|ty| ty.field(name));
-                difference.part(&field_step(name), old.get(name), new.get(name), ty, false);
+                difference.part(&field_step(name), old.get(name), new.get(name), ty);
             }
         }
         (Parts::Elements(old), Parts::Elements(new)) => {
@@ -121,10 +143,10 @@ pub(super) fn compare(old: &Value, new: &Value, ty: Option<Type<'_>>) -> Differe
             };
             for (step, value) in &old {
                 let other = find(&new, step).map(|at| new[at].1);
-                difference.part(step, Some(value), other, ty, true);
+                difference.part(step, Some(value), other, ty);
             }
             for (step, value) in new.iter().filter(|(step, _)| find(&old, step).is_none()) {
-                difference.part(step, None, Some(value), ty, true);
+                difference.part(step, None, Some(value), ty);
             }
         }
         _ => {}
@@ -133,14 +155,7 @@ pub(super) fn compare(old: &Value, new: &Value, ty: Option<Type<'_>>) -> Differe
 }
 
 impl Difference {
-    fn part(
-        &mut self,
-        step: &str,
-        old: Option<&Value>,
-        new: Option<&Value>,
-        ty: Option<Type<'_>>,
-        element: bool,
-    ) {
+    fn part(&mut self, step: &str, old: Option<&Value>, new: Option<&Value>, ty: Option<Type<'_>>) {
         match (old, new) {
             (Some(old), Some(new)) if old == new => {}
             (Some(old), Some(new)) => {
@@ -156,12 +171,14 @@ impl Difference {
                 } else {
                     self.changed.add(step);
                     // What lay below the old form is gone with it.
-                    self.removed.put(step, fields_of(old, ty, true));
+                    self.removed.put(step, fields_of(old, ty, Containers::All));
                 }
             }
-            (None, Some(new)) => add_part(&mut self.changed, step, new, ty, true, element),
+            (None, Some(new)) => {
+                add_part(&mut self.changed, step, new, ty, Containers::All, true);
+            }
             (Some(old), None) => {
-                add_part(&mut self.removed, step, old, ty, true, true);
+                add_part(&mut self.removed, step, old, ty, Containers::All, true);
             }
             (None, None) => {}
         }

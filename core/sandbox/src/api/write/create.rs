@@ -55,13 +55,14 @@ async fn create_as(
     let mut object = decode::normalise(call, body)?;
     check_namespace(call, &object)?;
     prepare(call, &mut object);
+    // The client owns what it sent and what that stands for, not what admission adds.
+    managed::record_new(&mut object, resource.schema.get(), &manager, owned, resource.builtin());
     (resource.strategy.admit)(&call.shared, &mut object)?;
     object = admission::mutate(call, "CREATE", object, None).await?;
     decode::renormalise(call, &mut object);
     let metadata = meta_mut(&mut object);
     metadata.insert("uid".into(), new_uid().into());
     metadata.insert("creationTimestamp".into(), now().into());
-    managed::record_new(&mut object, resource.schema.get(), &manager, owned);
     let generated = meta(&object, "name").is_empty();
     for _ in 0..GENERATED_ATTEMPTS {
         if generated {

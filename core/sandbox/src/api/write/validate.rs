@@ -117,6 +117,14 @@ fn metadata(object: &Value, errors: &mut Vec<FieldError>) {
 }
 
 fn bad_key(key: &str) -> Option<&'static str> {
+    if key.matches('/').count() > 1 {
+        return Some(
+            "a qualified name must consist of alphanumeric characters, '-', '_' or '.', and must start and end with \
+             an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
+             '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. \
+             'example.com/MyName')",
+        );
+    }
     let (prefix, name) = match key.rsplit_once('/') {
         Some((prefix, name)) => (Some(prefix), name),
         None => (None, key),
