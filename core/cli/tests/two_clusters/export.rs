@@ -15,7 +15,7 @@ async fn an_export_arrives_and_a_withdrawal_too() {
     east.add_service("cycle", json!({})).await;
     let (mut mirrored, mut answered, mut gone) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds() {
-        let poller = tokio::spawn(first_200("cycle-east.demo"));
+        let poller = tokio::spawn(first_200("cycle-east.demo".to_owned()));
         // The poller must be at work before the label is set.
         tokio::task::yield_now().await;
         let appeared = tokio::spawn(appears(west.client.clone(), "cycle-east"));
@@ -97,7 +97,7 @@ async fn edits_follow() {
     })
     .await;
     println!("edit followed after {:?}", begun.elapsed());
-    first_200("edited-east.demo:81").await;
+    first_200("edited-east.demo:81".to_owned()).await;
     east.delete_service("edited").await;
     eventually("the mirror's removal", async || {
         west.services().get_opt("edited-east").await.unwrap().is_none().then_some(())
@@ -114,8 +114,8 @@ async fn many_exports_at_once_all_answer() {
     futures::future::join_all(names.iter().map(|name| east.add_service(name, json!({})))).await;
     futures::future::join_all(names.iter().map(|name| east.label(name, Some("true")))).await;
     let begun = Instant::now();
-    let hosts: Vec<String> = names.iter().map(|name| format!("{name}-east.demo")).collect();
-    futures::future::join_all(hosts.iter().map(|host| first_200(host))).await;
+    let hosts = names.iter().map(|name| format!("{name}-east.demo"));
+    futures::future::join_all(hosts.map(first_200)).await;
     println!("{count} Services exported at once: all answer after {:?}", begun.elapsed());
     assert!(begun.elapsed() < Duration::from_secs(30));
     futures::future::join_all(names.iter().map(|name| east.delete_service(name))).await;

@@ -195,23 +195,27 @@ pub async fn eventually<T>(what: &str, mut done: impl AsyncFnMut() -> Option<T>)
 }
 
 /// Polls a name in west every 5 ms until it answers 200; gives the statuses seen before with their bodies.
-pub async fn first_200(host: &str) -> Vec<(u16, String)> {
-    let mut client = client::Client::new(through(host, "/", Protocol::Http1));
+pub async fn first_200(host: String) -> Vec<(u16, String)> {
+    let mut client = client::Client::new(through(&host, "/", Protocol::Http1));
     let mut before = Vec::new();
-    eventually(&format!("200 from {host}"), async || match client.get().await {
-        Ok(answer) if answer.status.as_u16() == 200 => Some(()),
-        Ok(answer) => {
-            before
-                .push((answer.status.as_u16(), String::from_utf8_lossy(&answer.body).into_owned()));
-            None
+    let deadline = Instant::now() + LIMIT;
+    let mut tick = tokio::time::interval(Duration::from_millis(5));
+    loop {
+        tick.tick().await;
+        match client.get().await {
+            Ok(answer) if answer.status.as_u16() == 200 => return before,
+            Ok(answer) => {
+                let body = String::from_utf8_lossy(&answer.body).into_owned();
+                before.push((answer.status.as_u16(), body));
+            }
+            Err(error) => before.push((0, error.to_string())),
         }
-        Err(error) => {
-            before.push((0, error.to_string()));
-            None
-        }
-    })
-    .await;
-    before
+        assert!(
+            Instant::now() < deadline,
+            "no 200 from {host} within {LIMIT:?}: {:?}",
+            before.last()
+        );
+    }
 }
 
 /// The middle of some times.

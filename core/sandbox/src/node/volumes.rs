@@ -58,7 +58,11 @@ pub(crate) fn all_containers(pod: &Pod) -> impl Iterator<Item = &Container> {
 }
 
 fn lacks_account(container: &Container) -> bool {
-    !container.volume_mounts.iter().flatten().any(|m| m.mount_path.trim_end_matches('/') == ACCOUNT_PATH)
+    !container
+        .volume_mounts
+        .iter()
+        .flatten()
+        .any(|m| m.mount_path.trim_end_matches('/') == ACCOUNT_PATH)
 }
 
 fn account_volume() -> Volume {
