@@ -3,7 +3,11 @@
 use crate::harness::{Cluster, EXPORTED, eventually, first_200, median};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Service};
-use kube::{Api, api::PostParams, runtime::watcher};
+use kube::{
+    Api,
+    api::{DeleteParams, PostParams},
+    runtime::watcher,
+};
 use mesh_k8s::link::Link;
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -151,6 +155,11 @@ async fn a_missing_namespace_is_told_and_healed() {
         .await;
     eventually("Mirrored in Link status", async || {
         condition().await.filter(|c| c.status == "True")
+    })
+    .await;
+    there(&east.client).delete("lonely", &DeleteParams::default()).await.unwrap();
+    eventually("the mirror's removal", async || {
+        there(&west.client).get_opt("lonely-east").await.unwrap().is_none().then_some(())
     })
     .await;
 }

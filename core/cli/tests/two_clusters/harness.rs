@@ -19,22 +19,22 @@ use std::{
 };
 
 /// Longest that anything may take before a test gives up.
-pub const LIMIT: Duration = Duration::from_secs(60);
-pub const EXPORTED: &str = "mirror.linkerd.io/exported";
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const EXPORTED: &str = "mirror.linkerd.io/exported";
 
 /// The demo while it is up.
-pub struct Demo {
+pub(crate) struct Demo {
     /// Its standard input: closing it, also by the death of this process, ends the demo.
     _tether: ChildStdin,
     _child: Child,
     _dir: tempfile::TempDir,
-    pub data: PathBuf,
+    pub(crate) data: PathBuf,
     /// The explicit proxy of the client Pod in west.
-    pub proxy: SocketAddr,
+    pub(crate) proxy: SocketAddr,
 }
 
 /// The demo, started by the first test that asks.
-pub fn demo() -> &'static Demo {
+pub(crate) fn demo() -> &'static Demo {
     static DEMO: OnceLock<Demo> = OnceLock::new();
     DEMO.get_or_init(start)
 }
@@ -62,7 +62,7 @@ fn start() -> Demo {
         let line = line.unwrap();
         said += &format!("{line}\n");
         if let Some(rest) = line.strip_prefix("curl -x http://") {
-            proxy = rest.split('/').next().and_then(|a| a.parse().ok());
+            proxy = rest.split(' ').next().and_then(|a| a.parse().ok());
         }
         if proxy.is_some() && line.contains("mc gateways") {
             break;
@@ -76,13 +76,13 @@ fn start() -> Demo {
 }
 
 /// One of the two clusters, over its API.
-pub struct Cluster {
-    pub client: Client,
-    pub kubeconfig: PathBuf,
+pub(crate) struct Cluster {
+    pub(crate) client: Client,
+    pub(crate) kubeconfig: PathBuf,
 }
 
 impl Cluster {
-    pub async fn open(name: &str) -> Self {
+    pub(crate) async fn open(name: &str) -> Self {
         let kubeconfig = demo().data.join("sandbox").join(name).join("kubeconfig");
         let file = Kubeconfig::read_from(&kubeconfig).unwrap();
         let config =
@@ -90,20 +90,20 @@ impl Cluster {
         Self { client: Client::try_from(config).unwrap(), kubeconfig }
     }
 
-    pub fn services(&self) -> Api<Service> {
+    pub(crate) fn services(&self) -> Api<Service> {
         Api::namespaced(self.client.clone(), "demo")
     }
 
-    pub fn endpoints(&self) -> Api<Endpoints> {
+    pub(crate) fn endpoints(&self) -> Api<Endpoints> {
         Api::namespaced(self.client.clone(), "demo")
     }
 
-    pub fn pods(&self, namespace: &str) -> Api<Pod> {
+    pub(crate) fn pods(&self, namespace: &str) -> Api<Pod> {
         Api::namespaced(self.client.clone(), namespace)
     }
 
     /// A Service in front of the demo's `echo`.
-    pub async fn add_service(&self, name: &str, labels: Value) {
+    pub(crate) async fn add_service(&self, name: &str, labels: Value) {
         let service = json!({
             "metadata": { "name": name, "labels": labels, "annotations": { "config.linkerd.io/opaque-ports": "9090" } },
             "spec": {
@@ -120,26 +120,26 @@ impl Cluster {
             .unwrap();
     }
 
-    pub async fn patch_service(&self, name: &str, patch: Value) {
+    pub(crate) async fn patch_service(&self, name: &str, patch: Value) {
         self.services().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     }
 
-    pub async fn label(&self, name: &str, value: Option<&str>) {
+    pub(crate) async fn label(&self, name: &str, value: Option<&str>) {
         self.patch_service(name, json!({ "metadata": { "labels": { EXPORTED: value } } })).await;
     }
 
-    pub async fn delete_service(&self, name: &str) {
+    pub(crate) async fn delete_service(&self, name: &str) {
         self.services().delete(name, &DeleteParams::default()).await.unwrap();
     }
 
-    pub async fn ready_address(&self, name: &str) -> Option<String> {
+    pub(crate) async fn ready_address(&self, name: &str) -> Option<String> {
         let endpoints = self.endpoints().get_opt(name).await.unwrap()?;
         let subset = endpoints.subsets?.into_iter().next()?;
         let port = subset.ports?.first()?.port;
         Some(format!("{}:{port}", subset.addresses?.first()?.ip))
     }
 
-    pub async fn pod_of(&self, namespace: &str, app: &str) -> Pod {
+    pub(crate) async fn pod_of(&self, namespace: &str, app: &str) -> Pod {
         let list = self
             .pods(namespace)
             .list(&ListParams::default().labels(&format!("app={app}")))
@@ -150,14 +150,14 @@ impl Cluster {
 }
 
 /// Output of a `mesh` verb; panics with its words if it failed.
-pub fn mesh(args: &[&str], kubeconfig: &Path) -> String {
+pub(crate) fn mesh(args: &[&str], kubeconfig: &Path) -> String {
     let (ok, out, err) = try_mesh(args, kubeconfig);
     assert!(ok, "mesh {args:?}:\n{out}\n{err}");
     out
 }
 
 /// Whether a verb succeeded, with what it printed.
-pub fn try_mesh(args: &[&str], kubeconfig: &Path) -> (bool, String, String) {
+pub(crate) fn try_mesh(args: &[&str], kubeconfig: &Path) -> (bool, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_mesh"))
         .args(args)
         .arg("--kubeconfig")
@@ -170,7 +170,7 @@ pub fn try_mesh(args: &[&str], kubeconfig: &Path) -> (bool, String, String) {
 }
 
 /// A request target through west's client Pod.
-pub fn through(host: &str, path: &str, protocol: Protocol) -> Target {
+pub(crate) fn through(host: &str, path: &str, protocol: Protocol) -> Target {
     let uri: Uri = format!("http://{host}{path}").parse().unwrap();
     Target {
         uri,
@@ -182,7 +182,7 @@ pub fn through(host: &str, path: &str, protocol: Protocol) -> Target {
 }
 
 /// Polls every 5 ms until `done` gives a value; the time since `since` is in it for the caller to take.
-pub async fn eventually<T>(what: &str, mut done: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, mut done: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + LIMIT;
     let mut tick = tokio::time::interval(Duration::from_millis(5));
     loop {
@@ -195,7 +195,7 @@ pub async fn eventually<T>(what: &str, mut done: impl AsyncFnMut() -> Option<T>)
 }
 
 /// Polls a name in west every 5 ms until it answers 200; gives the statuses seen before with their bodies.
-pub async fn first_200(host: String) -> Vec<(u16, String)> {
+pub(crate) async fn first_200(host: String) -> Vec<(u16, String)> {
     let mut client = client::Client::new(through(&host, "/", Protocol::Http1));
     let mut before = Vec::new();
     let deadline = Instant::now() + LIMIT;
@@ -219,7 +219,7 @@ pub async fn first_200(host: String) -> Vec<(u16, String)> {
 }
 
 /// The middle of some times.
-pub fn median(times: &mut [Duration]) -> Duration {
+pub(crate) fn median(times: &mut [Duration]) -> Duration {
     times.sort_unstable();
     times[times.len() / 2]
 }
