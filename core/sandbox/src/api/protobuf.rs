@@ -11,8 +11,10 @@ use serde_json::{Map, Number, Value, json};
 
 use crate::schema::DEFINITIONS;
 
-/// Message -> field number -> "name:type"; see the schema folder.
-static MESSAGES: LazyLock<HashMap<String, HashMap<u64, (String, Kind)>>> = LazyLock::new(|| {
+/// Message -> field number -> (name, kind); see the schema folder.
+type Messages = HashMap<String, HashMap<u64, (String, Kind)>>;
+
+static MESSAGES: LazyLock<Messages> = LazyLock::new(|| {
     let table: HashMap<String, HashMap<u64, String>> =
         serde_json::from_str(include_str!("../../schema/protobuf.json"))
             .expect("the table is part of the program and was written by jq");

@@ -176,7 +176,7 @@ impl Served {
             }
         }
         for (_, versions) in &mut groups {
-            versions.sort_by(|a, b| custom::version_order(b).cmp(&custom::version_order(a)));
+            versions.sort_by_key(|v| std::cmp::Reverse(custom::version_order(v)));
         }
         groups
     }

@@ -54,7 +54,7 @@ impl TokenIssuer {
     pub(crate) fn new(pkcs8: &[u8], cluster_domain: &str) -> Result<Self, String> {
         let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8)
             .map_err(|e| format!("sa.key: {e}"))?;
-        let key_id = encode(&Sha256::digest(key.public_key().as_ref()));
+        let key_id = encode(Sha256::digest(key.public_key().as_ref()));
         Ok(Self { key, issuer: format!("https://kubernetes.default.svc.{cluster_domain}"), key_id })
     }
 

@@ -43,13 +43,12 @@ pub(super) fn default(object: &mut Map<String, Value>) {
     for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
         let port = map_of(port);
         put(port, "protocol", "TCP");
-        if matches!(port.get("targetPort"), None | Some(Value::Null))
+        if (matches!(port.get("targetPort"), None | Some(Value::Null))
             || port["targetPort"] == 0
-            || port["targetPort"] == ""
+            || port["targetPort"] == "")
+            && let Some(number) = port.get("port").cloned()
         {
-            if let Some(number) = port.get("port").cloned() {
-                port.insert("targetPort".into(), number);
-            }
+            port.insert("targetPort".into(), number);
         }
     }
     put(map_at(object, "status"), "loadBalancer", json!({}));

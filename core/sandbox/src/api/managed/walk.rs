@@ -159,11 +159,10 @@ impl Difference {
         match (old, new) {
             (Some(old), Some(new)) if old == new => {}
             (Some(old), Some(new)) => {
-                let divided = match (parts(old, ty), parts(new, ty)) {
-                    (Parts::Fields(_), Parts::Fields(_)) => true,
-                    (Parts::Elements(_), Parts::Elements(_)) => true,
-                    _ => false,
-                };
+                let divided = matches!(
+                    (parts(old, ty), parts(new, ty)),
+                    (Parts::Fields(_), Parts::Fields(_)) | (Parts::Elements(_), Parts::Elements(_))
+                );
                 if divided {
                     let below = compare(old, new, ty);
                     self.changed.put(step, below.changed);
