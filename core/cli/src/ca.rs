@@ -66,7 +66,7 @@ fn make(namespace: &str, args: &Create) -> Result<()> {
         [] => vec![args.out.clone()],
         names => names.iter().map(|name| folder(&args.out, name)).collect::<Result<_>>()?,
     };
-    let root_files = (!args.existing_root).then(|| ("ca.crt", "ca.key", args.out.as_path()));
+    let root_files = (!args.existing_root).then_some(("ca.crt", "ca.key", args.out.as_path()));
     let wanted =
         folders.iter().map(|f| ("issuer.crt", "issuer.key", f.as_path())).chain(root_files);
     // Nothing is written before all is known to be free.

@@ -264,10 +264,10 @@ impl Inner {
 impl Table {
     fn record(&mut self, event: Event) {
         let revision = event.object.revision;
-        if self.history.len() == HISTORY {
-            if let Some(dropped) = self.history.pop_front() {
-                self.floor = dropped.object.revision;
-            }
+        if self.history.len() == HISTORY
+            && let Some(dropped) = self.history.pop_front()
+        {
+            self.floor = dropped.object.revision;
         }
         self.history.push_back(event);
         self.changed.send_replace(revision);

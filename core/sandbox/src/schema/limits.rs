@@ -108,22 +108,22 @@ fn check_limits(
 }
 
 fn check_number(number: f64, limits: &Limits, fail: &mut dyn FnMut(String)) {
-    if let Some((minimum, exclusive)) = limits.minimum {
-        if number < minimum || (exclusive && number == minimum) {
-            let than = if exclusive { "than" } else { "than or equal to" };
-            fail(format!("should be greater {than} {minimum}"));
-        }
+    if let Some((minimum, exclusive)) = limits.minimum
+        && (number < minimum || (exclusive && number == minimum))
+    {
+        let than = if exclusive { "than" } else { "than or equal to" };
+        fail(format!("should be greater {than} {minimum}"));
     }
-    if let Some((maximum, exclusive)) = limits.maximum {
-        if number > maximum || (exclusive && number == maximum) {
-            let than = if exclusive { "than" } else { "than or equal to" };
-            fail(format!("should be less {than} {maximum}"));
-        }
+    if let Some((maximum, exclusive)) = limits.maximum
+        && (number > maximum || (exclusive && number == maximum))
+    {
+        let than = if exclusive { "than" } else { "than or equal to" };
+        fail(format!("should be less {than} {maximum}"));
     }
-    if let Some(factor) = limits.multiple_of {
-        if (number / factor).fract() != 0.0 {
-            fail(format!("should be a multiple of {factor}"));
-        }
+    if let Some(factor) = limits.multiple_of
+        && (number / factor).fract() != 0.0
+    {
+        fail(format!("should be a multiple of {factor}"));
     }
 }
 

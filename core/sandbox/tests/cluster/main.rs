@@ -4,6 +4,7 @@
 //! addresses that forward, faults that heal. This executable is also the cluster's processes and the program in
 //! its Pods, chosen by the first argument or `argv[0]`.
 //! May touch: a folder of its own, a leased range, processes it started. Callers: `cargo test`.
+#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used)]
 
 mod cases;
 mod kit;
