@@ -38,10 +38,17 @@ impl Globals {
         let options =
             KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
         let kubeconfig = self.kubeconfig()?;
+        let known: Vec<_> = kubeconfig.contexts.iter().map(|c| c.name.clone()).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
         let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await.with_context(
             || match &self.context {
-                Some(name) => format!("the kubeconfig context `{name}` cannot be used"),
-                None => "the kubeconfig's current context cannot be used".to_owned(),
+                Some(name) => format!(
+                    "the kubeconfig context `{name}` cannot be used (contexts there: {known})"
+                ),
+                None => format!(
+                    "the kubeconfig's current context cannot be used; name one with --context \
+                     (contexts there: {known})"
+                ),
             },
         )?;
         config.connect_timeout = Some(std::time::Duration::from_secs(5));

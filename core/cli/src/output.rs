@@ -9,6 +9,7 @@ use std::{
 };
 
 use clap::ValueEnum;
+use kube::config::KubeconfigError;
 use serde_json::Value;
 
 /// How manifests are printed.
@@ -66,18 +67,37 @@ pub fn fail(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// The error with its causes; a cause that the sentence before it already ends with is left out.
+/// The error with its causes; a cause that the sentence before it already ends with is left out. Of what
+/// the Kubernetes client says, whose layers repeat each other, only the reason and the remedy stay.
 pub fn sentence(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
-        let cause = cause.to_string();
+        let reason = if let Some(error) = cause.downcast_ref::<kube::Error>() {
+            Some(mesh_cluster::describe(error))
+        } else if let Some(error) = cause.downcast_ref::<KubeconfigError>() {
+            Some(innermost(error))
+        } else {
+            None
+        };
+        let last = reason.is_some();
+        let cause = reason.unwrap_or_else(|| cause.to_string());
         if text.is_empty() {
             text = cause;
         } else if !text.ends_with(cause.trim_end()) {
             text = format!("{text}: {cause}");
         }
+        if last {
+            break;
+        }
     }
     text
+}
+
+fn innermost(mut error: &dyn std::error::Error) -> String {
+    while let Some(inner) = error.source() {
+        error = inner;
+    }
+    error.to_string()
 }
 
 /// Turns a verb's result into an exit code, reporting an error on stderr.

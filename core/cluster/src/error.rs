@@ -72,16 +72,25 @@ impl Error {
     }
 }
 
+/// What the client puts as reason where an answer was no `Status` of Kubernetes.
+const FOREIGN: &str = "Failed to parse error data";
+
 /// One sentence: the API server's message, or the innermost cause of a transport error.
-fn describe(error: &kube::Error) -> String {
+pub fn describe(error: &kube::Error) -> String {
     if let kube::Error::Api(status) = error {
+        if status.reason == FOREIGN {
+            return format!(
+                "the server answered {}, but not as a Kubernetes API does; is its address right?",
+                status.code
+            );
+        }
         return format!("the API server answered {}: {}", status.code, status.message);
     }
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {
         cause = inner;
     }
-    format!("the API server cannot be reached: {cause}")
+    format!("the API server cannot be reached ({cause}); is it up, and its address right?")
 }
 
 /// Awaits an API call for at most `limit`.

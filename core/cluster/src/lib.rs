@@ -15,4 +15,4 @@ pub mod views;
 pub mod watch;
 
 pub use client::{Kubeconfig, client};
-pub use error::{Error, within};
+pub use error::{Error, describe, within};

@@ -2,6 +2,7 @@
 //!
 //! Job: watches and Leases as an API server sees them: gaps, garbage, restarts, holders that come and go.
 //! May touch: loopback, temporary folders. Callers: cargo.
+#![allow(clippy::unwrap_used)]
 
 use k8s_openapi::api::{
     coordination::v1::Lease,

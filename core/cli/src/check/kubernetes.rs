@@ -86,7 +86,7 @@ async fn query(view: &View) -> Result<Finding> {
     client
         .apiserver_version()
         .await
-        .context("the Kubernetes API does not answer; look at the server in the kubeconfig")?;
+        .context("cannot ask the server in the kubeconfig for its version")?;
     Ok(Finding::Good)
 }
 
