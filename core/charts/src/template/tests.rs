@@ -1,4 +1,7 @@
-//! Templates: each construct with what Helm makes of it.
+//! # Tests of templates
+//!
+//! Job: each construct with what Helm makes of it. Callers: `cargo test`.
+
 #![allow(clippy::unwrap_used)]
 
 use serde_json::{Value, json};

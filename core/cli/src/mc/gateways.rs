@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn the_table_has_linkerds_columns() {
-        // proves: MC-GATEWAYS-1
+        // proves: CLI-4
         let row = |name: &str, alive| Row {
             cluster_name: name.into(),
             alive,

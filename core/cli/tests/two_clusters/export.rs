@@ -12,7 +12,7 @@ use mesh_k8s::link::Link;
 use serde_json::json;
 use std::time::{Duration, Instant};
 
-/// proves: MIRROR-EXPORT-1
+/// proves: MIR-2, MIR-4, MIR-13, OUT-5
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_export_arrives_and_a_withdrawal_too() {
     let (east, west) = (Cluster::open("east").await, Cluster::open("west").await);
@@ -75,7 +75,7 @@ async fn appears(client: kube::Client, name: &'static str) -> Instant {
     panic!("the watch ended");
 }
 
-/// proves: MIRROR-EDIT-1
+/// proves: MIR-3, MIR-4
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn edits_follow() {
     let (east, west) = (Cluster::open("east").await, Cluster::open("west").await);
@@ -109,7 +109,7 @@ async fn edits_follow() {
     .await;
 }
 
-/// proves: MIRROR-MANY-1
+/// proves: MIR-2, MIR-13
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_exports_at_once_all_answer() {
     let east = Cluster::open("east").await;
@@ -125,7 +125,7 @@ async fn many_exports_at_once_all_answer() {
     futures::future::join_all(names.iter().map(|name| east.delete_service(name))).await;
 }
 
-/// proves: MIRROR-NAMESPACE-1
+/// proves: MIR-8, STA-1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_missing_namespace_is_told_and_healed() {
     let (east, west) = (Cluster::open("east").await, Cluster::open("west").await);

@@ -4,7 +4,7 @@ use crate::harness::{Cluster, demo, eventually, mesh, try_mesh};
 use serde_json::json;
 use std::process::Command;
 
-/// proves: MC-GATEWAYS-1
+/// proves: CLI-4
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_mirror_points_at_the_gateway() {
     let (east, west) = (Cluster::open("east").await, Cluster::open("west").await);
@@ -51,7 +51,7 @@ fn status_prints_memory() {
     println!("{text}");
 }
 
-/// proves: PROXY-EXPLICIT-1
+/// proves: OUT-5
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_that_does_not_exist_is_502_at_once() {
     use mesh_demo::client::{Client, Protocol};

@@ -21,7 +21,7 @@ async fn mirrored() {
     eventually("echo-east", async || west.ready_address("echo-east").await).await;
 }
 
-/// proves: GW-HTTP-1, GW-IDENTITY-1
+/// proves: GW-5, GW-8
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http_with_bodies_of_every_size() {
     mirrored().await;
@@ -49,7 +49,7 @@ async fn http_with_bodies_of_every_size() {
     }
 }
 
-/// proves: GW-GRPC-1
+/// proves: GW-8
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn grpc_with_trailers() {
     mirrored().await;
@@ -81,7 +81,7 @@ async fn connect(authority: &str) -> TcpStream {
     io
 }
 
-/// proves: GW-OPAQUE-1
+/// proves: GW-8
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn opaque_tcp_with_half_close() {
     mirrored().await;
@@ -99,7 +99,7 @@ async fn opaque_tcp_with_half_close() {
     }
 }
 
-/// proves: GW-UPGRADE-1
+/// proves: GW-8
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn websocket_through_a_tunnel_and_absolute_form() {
     mirrored().await;
@@ -114,7 +114,7 @@ async fn websocket_through_a_tunnel_and_absolute_form() {
     socket.close(None).await.unwrap();
 }
 
-/// proves: GW-LOAD-1
+/// proves: GW-8
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_requests_without_a_failure() {
     mirrored().await;

@@ -1,4 +1,7 @@
-//! The patch, applied: what a Pod looks like with the installation's default values.
+//! # Tests of the patch
+//!
+//! Job: what a Pod looks like with the patch applied, with the installation's default values. Callers: `cargo test`.
+
 #![allow(clippy::unwrap_used)]
 
 use mesh_charts::CONTROL_PLANE;
