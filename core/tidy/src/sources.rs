@@ -33,7 +33,7 @@ impl Source {
 }
 
 /// A call that only some rooms may make: text, who may, why.
-type Reserved = (&'static str, fn(&Package) -> bool, &'static str);
+type Reserved = (&'static str, fn(&Package, &str) -> bool, &'static str);
 
 const RESERVED: [Reserved; 4] = [
     (
@@ -41,10 +41,10 @@ const RESERVED: [Reserved; 4] = [
         may_read_environment,
         "the environment is read by binaries, through the settings table",
     ),
-    ("unsafe {", |p| p.name == "mesh-net", "only proxy/net may hold unsafe code"),
+    ("unsafe {", |p, _| p.name == "mesh-net", "only proxy/net may hold unsafe code"),
     (
         "prometheus::default_registry",
-        |_| false,
+        |_, _| false,
         "several components live in one process: use an own Registry",
     ),
     ("TcpListener::bind", may_listen, "only proxy/net opens sockets of the data plane"),
@@ -58,7 +58,7 @@ fn may_read_environment(package: &Package, file: &str) -> bool {
         || runtime_folder
 }
 
-fn may_listen(package: &Package) -> bool {
+fn may_listen(package: &Package, _: &str) -> bool {
     !(package.folder.starts_with("proxy/") || package.folder == "gateway")
         || package.name == "mesh-net"
 }
@@ -115,7 +115,7 @@ pub(crate) fn check(packages: &[Package], files: &[Source]) -> Vec<Finding> {
             if file.production
                 && !tool_itself
                 && production.contains(call)
-                && !may(&packages[file.package])
+                && !may(&packages[file.package], &file.name)
             {
                 findings.push(format!("{} has `{call}`: {why}", file.name));
             }
