@@ -106,22 +106,19 @@ fn reply(call: &Call, outcome: &Outcome) -> Reply {
 
 fn check_preconditions(call: &Call, options: &Value, old: &Stored) -> Result<(), ApiError> {
     let resource = &call.resource;
-    let conflict =
-        |why: String| Err(ApiError::conflict(&resource.plural, &resource.group, &call.name, &why));
-    let uid = text(options, &["preconditions", "uid"]);
-    let own = meta(&old.value, "uid");
-    if !uid.is_empty() && uid != own {
-        return conflict(format!(
-            "Precondition failed: UID in precondition: {uid}, UID in object meta: {own}"
-        ));
-    }
-    let version = text(options, &["preconditions", "resourceVersion"]);
-    let own = meta(&old.value, "resourceVersion");
-    if !version.is_empty() && version != own {
-        return conflict(format!(
-            "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: {own}"
-        ));
-    }
+    let check = |what: &str, field: &str, ending: &str| {
+        let (asked, own) = (text(options, &["preconditions", field]), meta(&old.value, field));
+        if asked.is_empty() || asked == own {
+            return Ok(());
+        }
+        let why = format!(
+            "the {what} in the precondition ({asked}) does not match the {what} in record ({own}). The object \
+             might have been {ending}"
+        );
+        Err(ApiError::conflict(&resource.kind, &resource.group, &call.name, &why))
+    };
+    check("UID", "uid", "deleted and then recreated")?;
+    check("ResourceVersion", "resourceVersion", "modified")?;
     let policy = policy(call, options);
     if !["", "Orphan", "Background", "Foreground"].contains(&policy) {
         let supported = ["Background", "Foreground", "Orphan"];

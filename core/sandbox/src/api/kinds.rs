@@ -29,6 +29,8 @@ pub(crate) struct Strategy {
     pub(crate) default: fn(&mut Map<String, Value>),
     /// Breaches of the kind's rules by a new version, given the old.
     pub(crate) validate: fn(&Value, Option<&Value>) -> Vec<FieldError>,
+    /// Breaches of the kind's rules by a new status.
+    pub(crate) validate_status: fn(&Value) -> Vec<FieldError>,
     /// Built-in admission of a new object, before webhooks.
     pub(crate) admit: fn(&Shared, &mut Value) -> Result<(), ApiError>,
     /// Writes of the object leave its status, and the other way round.
@@ -42,6 +44,7 @@ pub(crate) struct Strategy {
 const BASE: Strategy = Strategy {
     default: |_| {},
     validate: |_, _| Vec::new(),
+    validate_status: |_| Vec::new(),
     admit: |_, _| Ok(()),
     status: false,
     generation: false,
@@ -83,6 +86,7 @@ pub(crate) static WEBHOOK: Strategy = Strategy {
 pub(crate) static SERVICE: Strategy = Strategy {
     default: service::default,
     validate: service::validate,
+    validate_status: service::validate_status,
     status: true,
     name: names::dns_label_1035,
     ..BASE

@@ -23,7 +23,7 @@ use super::{
     registry::Subresource,
     request::Call,
     serve::Reply,
-    status::ApiError,
+    status::{ApiError, FieldError},
 };
 
 /// Replaces an object or one of its parts.
@@ -62,9 +62,8 @@ pub(crate) async fn patch(call: &Call, kind: PatchType, body: Bytes) -> Result<R
 async fn apply(call: &Call, body: Bytes) -> Result<Reply, ApiError> {
     let manager = call.query.get("fieldManager");
     if manager.is_empty() {
-        return Err(ApiError::bad_request(
-            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
-        ));
+        let error = FieldError::required("fieldManager", "is required for apply patch");
+        return Err(ApiError::invalid("PatchOptions", "meta.k8s.io", "", &[error]));
     }
     let config = super::serve::parse_yaml(&body)?;
     for field in ["apiVersion", "kind"] {

@@ -44,7 +44,7 @@ async fn an_apply_creates_and_owns_what_it_says() {
     assert_eq!(again.code, 200);
     // Nothing changed, so nothing was written.
     assert_eq!(again.body["metadata"]["resourceVersion"], made.body["metadata"]["resourceVersion"]);
-    let message = apply(&subject, "", "", json!({})).await.refused(400, "BadRequest");
+    let message = apply(&subject, "", "", json!({})).await.refused(422, "Invalid");
     assert!(
         message.contains("fieldManager: Required value: is required for apply patch"),
         "{message}"
@@ -120,14 +120,19 @@ async fn a_field_goes_with_the_defaults_inside_it() {
 #[tokio::test]
 async fn status_has_owners_of_its_own() {
     let subject = Subject::new().await;
-    apply(&subject, "one", "", service(json!([{"port": 80}]), json!({}))).await.ok();
+    let balanced = |port: u16| {
+        let mut body = service(json!([{"port": port}]), json!({}));
+        body["spec"]["type"] = "LoadBalancer".into();
+        body
+    };
+    apply(&subject, "one", "", balanced(80)).await.ok();
     let body = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"},
         "status": {"loadBalancer": {"ingress": [{"ip": "10.1.2.3", "ipMode": "VIP"}]}}});
     let path = format!("{SERVICE}/status?fieldManager=lb");
     let object = subject.patch(&path, APPLY, body).await.ok();
     assert_eq!(object["status"]["loadBalancer"]["ingress"][0]["ip"], "10.1.2.3");
     assert_eq!(entry(&object, "lb")["subresource"], "status");
-    let object = apply(&subject, "one", "", service(json!([{"port": 81}]), json!({}))).await.ok();
+    let object = apply(&subject, "one", "", balanced(81)).await.ok();
     assert_eq!(object["status"]["loadBalancer"]["ingress"][0]["ip"], "10.1.2.3");
 }
 

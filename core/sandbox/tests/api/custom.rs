@@ -50,15 +50,11 @@ async fn served() -> (Subject, String) {
     (subject, path)
 }
 
-fn link(spec: Value) -> Value {
-    json!({"kind": "Link", "metadata": {"name": "l"}, "spec": spec})
-}
-
-/// With the apiVersion that apply demands.
-fn versioned(path: &str, mut body: Value) -> Value {
+/// An object of the kind that the path names.
+fn link(path: &str, spec: Value) -> Value {
     let parts: Vec<&str> = path.split('/').collect();
-    body["apiVersion"] = format!("{}/{}", parts[2], parts[3]).into();
-    body
+    let api_version = format!("{}/{}", parts[2], parts[3]);
+    json!({"apiVersion": api_version, "kind": "Link", "metadata": {"name": "l"}, "spec": spec})
 }
 
 async fn remove(subject: &Subject, path: &str) {
@@ -96,7 +92,10 @@ async fn a_definition_is_established_and_discovered() {
 async fn objects_are_pruned_defaulted_and_checked() {
     let (subject, path) = served().await;
     let made = subject
-        .post(&path, link(json!({"port": 80, "what": 1, "target": "http", "free": {"any": [1]}})))
+        .post(
+            &path,
+            link(&path, json!({"port": 80, "what": 1, "target": "http", "free": {"any": [1]}})),
+        )
         .await
         .ok();
     assert_eq!(
@@ -105,7 +104,7 @@ async fn objects_are_pruned_defaulted_and_checked() {
     );
     assert_eq!(made["metadata"]["generation"], 1);
     let bad = json!({"port": 0, "mode": "zz", "name": "A1", "one": {}, "items": [{"v": 1}, {"name": "a"}, {"name": "b"}]});
-    let mut bad = link(bad);
+    let mut bad = link(&path, bad);
     bad["metadata"]["name"] = "bad".into();
     let message = subject.post(&path, bad).await.refused(422, "Invalid");
     for part in [
@@ -118,7 +117,7 @@ async fn objects_are_pruned_defaulted_and_checked() {
     ] {
         assert!(message.contains(part), "{part}\n{message}");
     }
-    let mut wrong = link(json!({"port": "x"}));
+    let mut wrong = link(&path, json!({"port": "x"}));
     wrong["metadata"]["name"] = "wrong".into();
     let message = subject.post(&path, wrong).await.refused(422, "Invalid");
     assert!(
@@ -131,7 +130,7 @@ async fn objects_are_pruned_defaulted_and_checked() {
 #[tokio::test]
 async fn versions_are_views_of_one_object() {
     let (subject, path) = served().await;
-    subject.post(&path, link(json!({"port": 80}))).await.ok();
+    subject.post(&path, link(&path, json!({"port": 80}))).await.ok();
     let old = format!("{}/l", path.replace("/v1/", "/v1alpha1/"));
     let seen = subject.get(&old).await.ok();
     assert!(seen["apiVersion"].as_str().is_some_and(|v| v.ends_with("/v1alpha1")), "{seen}");
@@ -145,7 +144,7 @@ async fn versions_are_views_of_one_object() {
 #[tokio::test]
 async fn status_and_generation_follow_the_subresource() {
     let (subject, path) = served().await;
-    let mut body = link(json!({"port": 80}));
+    let mut body = link(&path, json!({"port": 80}));
     body["status"] = json!({"x": 1});
     let made = subject.post(&path, body).await.ok();
     assert!(made.get("status").is_none());
@@ -177,7 +176,7 @@ async fn custom_kinds_merge_by_their_schema() {
     let object = format!("{path}/l");
     let apply = |manager: &str, spec: Value| {
         let path = format!("{object}?fieldManager={manager}");
-        let body = versioned(&object, link(spec));
+        let body = link(&object, spec);
         let subject = &subject;
         async move { subject.patch(&path, APPLY, body).await }
     };

@@ -127,7 +127,8 @@ async fn deletion_checks_its_preconditions() {
     let options = |uid: &str| json!({"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": uid}});
     let delete = |body| subject.call(http::Method::DELETE, &path, super::subject::JSON, Some(body));
     let message = delete(options("other")).await.refused(409, "Conflict");
-    assert!(message.contains("Precondition failed: UID in precondition: other"), "{message}");
+    let expected = "Operation cannot be fulfilled on ConfigMap \"a\": the UID in the precondition (other) does not match";
+    assert!(message.starts_with(expected), "{message}");
     let uid = made["metadata"]["uid"].as_str().expect("a uid");
     let status = delete(options(uid)).await.ok();
     assert_eq!((&status["status"], &status["details"]["name"]), (&json!("Success"), &json!("a")));

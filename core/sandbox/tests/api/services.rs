@@ -33,7 +33,12 @@ async fn every_service_has_an_address_of_its_own() {
     assert!(message.contains("provided IP is already allocated"), "{message}");
     let body = service("t", json!({"clusterIP": "1.2.3.4", "ports": [{"port": 80}]}));
     let message = subject.post(SERVICES, body).await.refused(422, "Invalid");
-    assert!(message.contains("the provided IP (1.2.3.4) is not in the valid range"), "{message}");
+    assert!(
+        message.contains(
+            "failed to allocate IP 1.2.3.4: the provided network does not match the current range"
+        ),
+        "{message}"
+    );
 }
 
 #[tokio::test]

@@ -84,6 +84,15 @@ pub(super) fn validate(new: &Value, old: Option<&Value>) -> Vec<FieldError> {
     errors
 }
 
+pub(super) fn validate_status(new: &Value) -> Vec<FieldError> {
+    let field = "status.loadBalancer.ingress";
+    let ingress = list(new, &["status", "loadBalancer", "ingress"]);
+    if ingress.is_empty() || text(new, &["spec", "type"]) == "LoadBalancer" {
+        return Vec::new();
+    }
+    vec![FieldError::forbidden(field, "may only be used when `spec.type` is 'LoadBalancer'")]
+}
+
 fn validate_ports(ports: &[Value], errors: &mut Vec<FieldError>) {
     let mut names = HashSet::new();
     let mut numbers = HashSet::new();
@@ -240,8 +249,7 @@ fn choose_ip(shared: &Shared, given: &str, name: &str) -> Result<Ipv4Addr, ApiEr
         .map_err(|_| invalid("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"))?;
     if !range.contains(&ip) {
         return Err(invalid(&format!(
-            "failed to allocate IP {ip}: the provided IP ({ip}) is not in the valid range. The range of valid \
-             IPs is {range}"
+            "failed to allocate IP {ip}: the provided network does not match the current range"
         )));
     }
     if taken.contains(&ip) {

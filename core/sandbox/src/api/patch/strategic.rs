@@ -55,15 +55,19 @@ pub(super) fn merge(
             continue;
         }
         let ty = ty.and_then(|ty| ty.field(name));
-        merge_field(map, name, value, ty)?;
+        merge_field(map, name, value, ty, elements(patch.get(&format!("{ORDER}{name}"))))?;
     }
     for (name, order) in patch.iter().filter_map(|(n, v)| Some((n.strip_prefix(ORDER)?, v))) {
-        let key = ty.and_then(|ty| ty.field(name)).and_then(|ty| ty.node.patch.key.clone());
-        if let (Some(Value::Array(items)), Some(order)) = (map.get_mut(name), order.as_array()) {
-            sort(items, order, key.as_deref());
+        if !patch.contains_key(name) && map.contains_key(name) {
+            let ty = ty.and_then(|ty| ty.field(name));
+            merge_field(map, name, &Value::Array(Vec::new()), ty, elements(Some(order)))?;
         }
     }
     Ok(())
+}
+
+fn elements(order: Option<&Value>) -> Option<&[Value]> {
+    order.and_then(Value::as_array).map(Vec::as_slice)
 }
 
 fn merge_field(
@@ -71,6 +75,7 @@ fn merge_field(
     name: &str,
     value: &Value,
     ty: Option<Type<'_>>,
+    order: Option<&[Value]>,
 ) -> Result<(), ApiError> {
     match value {
         Value::Null => {
@@ -91,7 +96,7 @@ fn merge_field(
                 *own = Value::Array(Vec::new());
             }
             if let Value::Array(own) = own {
-                merge_list(own, items, ty)?;
+                merge_list(own, items, ty, order)?;
             }
         }
         other => {
@@ -101,58 +106,73 @@ fn merge_field(
     Ok(())
 }
 
-fn merge_list(own: &mut Vec<Value>, patch: &[Value], ty: Option<Type<'_>>) -> Result<(), ApiError> {
-    let key = ty.and_then(|ty| ty.node.patch.key.clone());
-    if patch.iter().any(|item| item.get(PATCH).is_some_and(|p| p == "replace")) {
+fn merge_list(
+    own: &mut Vec<Value>,
+    patch: &[Value],
+    ty: Option<Type<'_>>,
+    order: Option<&[Value]>,
+) -> Result<(), ApiError> {
+    let directive = |item: &Value, word: &str| item.get(PATCH).is_some_and(|p| p == word);
+    if patch.iter().any(|item| directive(item, "replace")) {
         let kept = patch.iter().filter(|item| item.get(PATCH).is_none());
         *own = kept.map(clean).collect();
         return Ok(());
     }
-    let Some(key) = key else {
-        for item in patch {
-            if !own.contains(item) {
-                own.push(item.clone());
-            }
-        }
-        return Ok(());
-    };
+    let key = ty.and_then(|ty| ty.node.patch.key.as_deref());
     let item_type = ty.and_then(Type::items);
+    let before = own.clone();
     for item in patch {
-        let Some(wanted) = item.get(&key) else {
+        if let Some(key) = key
+            && item.get(key).is_none()
+        {
             return Err(ApiError::bad_request(format!(
                 "map: {item} does not contain declared merge key: {key}"
             )));
-        };
-        if item.get(PATCH).is_some_and(|p| p == "delete") {
-            own.retain(|own| own.get(&key) != Some(wanted));
+        }
+        if directive(item, "delete") {
+            own.retain(|own| !same(own, item, key));
             continue;
         }
-        match own.iter_mut().find(|own| own.get(&key) == Some(wanted)) {
+        match own.iter_mut().find(|own| same(own, item, key)) {
             Some(own) => merge(own, item, item_type)?,
             None => own.push(clean(item)),
         }
     }
+    arrange(own, &before, order.unwrap_or(patch), key);
     Ok(())
 }
 
-/// Puts the elements that the patch orders into its order; those it does not know come after the
-/// element that they followed.
-fn sort(items: &mut Vec<Value>, order: &[Value], key: Option<&str>) {
-    let same = |item: &Value, wanted: &Value| match key {
-        Some(key) => item.get(key).is_some() && item.get(key) == wanted.get(key),
-        None => item == wanted,
-    };
-    let rank = |item: &Value| order.iter().position(|wanted| same(item, wanted));
-    let mut last = 0;
-    let mut ranked: Vec<(usize, Value)> = Vec::with_capacity(items.len());
-    for item in items.drain(..) {
-        if let Some(own) = rank(&item) {
-            last = own;
-        }
-        ranked.push((last, item));
+/// Whether two elements are one, by their merge key or as a whole.
+fn same(one: &Value, other: &Value, key: Option<&str>) -> bool {
+    match key {
+        Some(key) => one.get(key).is_some() && one.get(key) == other.get(key),
+        None => one == other,
     }
-    ranked.sort_by_key(|(rank, _)| *rank);
-    items.extend(ranked.into_iter().map(|(_, item)| item));
+}
+
+/// Puts the elements that the patch names into its order, and the others among them where they stood; a
+/// new element comes before those that follow it nowhere.
+fn arrange(items: &mut Vec<Value>, before: &[Value], order: &[Value], key: Option<&str>) {
+    let place = |list: &[Value], item: &Value| list.iter().position(|other| same(other, item, key));
+    let (mut named, others): (Vec<Value>, Vec<Value>) =
+        items.drain(..).partition(|item| place(order, item).is_some());
+    named.sort_by_key(|item| place(order, item));
+    let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
+    loop {
+        let other_first = match (others.peek(), named.peek()) {
+            (Some(_), None) => true,
+            (Some(other), Some(item)) => match (place(before, other), place(before, item)) {
+                (Some(other), Some(item)) => other < item,
+                _ => false,
+            },
+            (None, _) => false,
+        };
+        let next = if other_first { others.next() } else { named.next() };
+        match next {
+            Some(item) => items.push(item),
+            None => return,
+        }
+    }
 }
 
 /// A patch value that has nothing to merge with: its directives and nulls have done their work.

@@ -63,8 +63,7 @@ async fn create_as(
     let metadata = meta_mut(&mut object);
     metadata.insert("uid".into(), new_uid().into());
     metadata.insert("creationTimestamp".into(), now().into());
-    let generated =
-        meta(&object, "name").is_empty() && !meta(&object, "generateName").is_empty();
+    let generated = meta(&object, "name").is_empty() && !meta(&object, "generateName").is_empty();
     for _ in 0..GENERATED_ATTEMPTS {
         if generated {
             let name = generate_name(meta(&object, "generateName"));

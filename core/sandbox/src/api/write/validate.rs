@@ -45,6 +45,7 @@ pub(super) fn change(call: &Call, new: &Value, old: &Value) -> Result<(), ApiErr
         Some(Subresource::Status | Subresource::Finalize | Subresource::Binding)
     ) {
         metadata(new, &mut errors);
+        errors.extend((call.resource.strategy.validate_status)(new));
         if !call.resource.builtin() {
             errors.extend(decode::schema_errors(&call.resource, new));
         }
