@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub struct ProcessId {
     /// The PID.
     pub pid: u32,
-    /// When it started, in clock ticks since boot (field 22 of /proc/<pid>/stat).
+    /// When it started, in clock ticks since boot (field 22 of `/proc/<pid>/stat`).
     pub started: u64,
 }
 
