@@ -24,7 +24,7 @@ pub fn is_empty(selector: &LabelSelector) -> bool {
         && selector.match_expressions.as_ref().is_none_or(|m| m.is_empty())
 }
 
-/// [`matches`] as a Link means it: absent and empty select nothing.
+/// [`matches()`] as a Link means it: absent and empty select nothing.
 pub fn selects(selector: Option<&LabelSelector>, labels: &Labels) -> bool {
     selector.is_some_and(|s| !is_empty(s) && matches(s, labels))
 }
