@@ -61,3 +61,11 @@ fn a_damaged_folder_is_an_error_with_the_remedy() {
         assert!(error.contains("remove that folder"), "{error}");
     }
 }
+
+#[test]
+fn a_store_in_use_says_so() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let _held = Store::open(folder.path()).expect("new store");
+    let error = Store::open(folder.path()).expect_err("held").to_string();
+    assert!(error.contains("is in use by another process"), "{error}");
+}
