@@ -185,10 +185,15 @@ impl View {
                 }
             })
             .await;
+        let remedy = "Install both clusters with the same --identity-trust-anchors-file";
         match outcome {
-            Outcome::Fail(text) => Outcome::Fail(format!(
-                "Problematic clusters:\n{text}\nInstall both clusters with the same --identity-trust-anchors-file"
-            )),
+            // A line that gives a reason: what could not be read is not known to differ.
+            Outcome::Fail(text) if text.lines().all(|line| line.contains(':')) => {
+                Outcome::Fail(format!("Problematic clusters:\n{text}"))
+            }
+            Outcome::Fail(text) => {
+                Outcome::Fail(format!("Problematic clusters:\n{text}\n{remedy}"))
+            }
             other => other,
         }
     }
@@ -374,7 +379,8 @@ async fn anchors(client: &Client, namespace: &str) -> Result<String> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let config = api
         .get_opt(names::CONFIG)
-        .await?
+        .await
+        .map_err(|error| anyhow::Error::msg(cause(&error)))?
         .with_context(|| format!("there is no ConfigMap {namespace}/{}", names::CONFIG))?;
     let text = config.data.and_then(|mut d| d.remove("values")).unwrap_or_default();
     let values = mesh_charts::yaml::parse(&text).context("linkerd-config cannot be read")?;
@@ -407,6 +413,9 @@ fn refused(cluster: &str, error: &kube::Error) -> String {
 
 /// The innermost reason: outer ones only say that a request failed.
 fn cause(error: &kube::Error) -> String {
+    if let kube::Error::Api(status) = error {
+        return status.message.clone();
+    }
     let mut error: &dyn std::error::Error = error;
     while let Some(inner) = error.source() {
         error = inner;
