@@ -76,7 +76,11 @@ pub(super) async fn run(view: &View, globals: &Globals, args: &Args) -> Vec<Repo
             labelled.into_keys().map(|n| n.trim_start_matches("linkerd-").to_owned()).collect()
         }
         Err(error) => {
-            return vec![broken("find extensions", &format!("{error:#}"), Grade::Warning)];
+            return vec![broken(
+                "find extensions",
+                &crate::output::sentence(&error),
+                Grade::Warning,
+            )];
         }
     };
     let mut reports = Vec::new();
@@ -144,7 +148,11 @@ async fn child(program: &Path, verb: Option<&str>, globals: &Globals, args: &Arg
     let output = match limited(command, LIMIT + args.wait).await {
         Ok(output) => output,
         Err(error) => {
-            return vec![broken(&format!("Running: {shown}"), &format!("{error:#}"), Grade::Error)];
+            return vec![broken(
+                &format!("Running: {shown}"),
+                &crate::output::sentence(&error),
+                Grade::Error,
+            )];
         }
     };
     let documents: Result<Vec<Report>, _> =

@@ -7,7 +7,7 @@
 use crate::{
     args::Globals,
     install::self_signed,
-    output::{self, Format, note},
+    output::{self, Format, note, sentence},
     proxy_flags::put,
     values::{ValueFlags, unknown},
 };
@@ -113,12 +113,17 @@ struct Installed {
 /// Waits, a second at a time, until the control plane's configuration is there.
 async fn control_plane(client: &Client, namespace: &str, wait: Duration) -> Result<Installed> {
     let deadline = Instant::now() + wait;
+    let mut said = String::new();
     loop {
         match read(client, namespace).await {
             Ok(installed) => return Ok(installed),
             Err(error) if Instant::now() >= deadline => return Err(error),
             Err(error) => {
-                note(format!("waiting for the control plane: {error:#}"));
+                let reason = sentence(&error);
+                if reason != said {
+                    note(format!("waiting up to {wait:?} for the control plane: {reason}"));
+                    said = reason;
+                }
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }

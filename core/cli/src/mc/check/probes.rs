@@ -3,7 +3,7 @@
 //! Job: one question each, answered with the cause and the remedy.
 //! May touch: this cluster and the exporting ones, reading. Callers: `mc check`.
 
-use crate::check::Outcome;
+use crate::{check::Outcome, output::sentence};
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -41,7 +41,7 @@ fn verdict(problems: Vec<String>, good: Vec<String>) -> Outcome {
 }
 
 fn failed(error: &anyhow::Error) -> Outcome {
-    Outcome::Fail(format!("{error:#}"))
+    Outcome::Fail(sentence(&error))
 }
 
 impl View {
@@ -78,8 +78,9 @@ impl View {
         match Api::<Link>::all(self.client.clone()).list(&ListParams::default().limit(1)).await {
             Ok(_) => Outcome::Ok,
             Err(error) => Outcome::Fail(format!(
-                "multicluster.linkerd.io/Link CRD is missing: {error}; install the extension with \
-                 `mesh multicluster install | kubectl apply -f -`"
+                "multicluster.linkerd.io/Link CRD is missing: {}; install the extension with \
+                 `mesh multicluster install | kubectl apply -f -`",
+                mesh_cluster::describe(&error)
             )),
         }
     }
@@ -120,7 +121,7 @@ impl View {
     pub(super) async fn access(&self) -> Outcome {
         self.each_link(|link| async move {
             let cluster = &link.spec.target_cluster_name;
-            let remote = self.remote(&link).await.map_err(|e| format!("* {e:#}"))?;
+            let remote = self.remote(&link).await.map_err(|e| format!("* {}", sentence(&e)))?;
             remote.apiserver_version().await.map_err(|error| match error {
                 kube::Error::Api(status) if status.code == 401 => format!(
                     "* the credentials of cluster [{cluster}] are refused ({}): print new ones with `mesh multicluster link`",
@@ -166,12 +167,12 @@ impl View {
         let outcome = self
             .each_link(|link| async move {
                 let cluster = &link.spec.target_cluster_name;
-                let remote = self
-                    .remote(&link)
-                    .await
-                    .map_err(|e| format!("* {cluster}: unable to fetch anchors: {e:#}"))?;
-                let unable =
-                    |e: anyhow::Error| format!("* {cluster}: unable to fetch anchors: {e:#}");
+                let remote = self.remote(&link).await.map_err(|e| {
+                    format!("* {cluster}: unable to fetch anchors: {}", sentence(&e))
+                })?;
+                let unable = |e: anyhow::Error| {
+                    format!("* {cluster}: unable to fetch anchors: {}", sentence(&e))
+                };
                 let there = anchors(&remote, &link.spec.target_cluster_linkerd_namespace)
                     .await
                     .map_err(unable)?;
