@@ -23,7 +23,3 @@ ci-all:
 # the API suite against a real kube-apiserver (builds it once, with Go)
 api:
     .ci/run api
-
-# the long repeats: faults, certificates, soak
-soak:
-    .ci/run soak

@@ -8,6 +8,7 @@
 #[path = "two_clusters/export.rs"]
 mod export;
 #[path = "two_clusters/harness.rs"]
+#[allow(dead_code, reason = "the scenes of faults use the rest")]
 mod harness;
 #[path = "two_clusters/look.rs"]
 mod look;
