@@ -22,14 +22,8 @@ pub(crate) fn normalise(call: &Call, value: Value) -> Result<Value, ApiError> {
     let mut value = check_identity(call, value)?;
     let ty = resource.schema.get();
     let findings = schema::prune(&mut value, ty, resource.builtin());
-    if let Some((path, found, expected)) = findings.mismatch {
-        return Err(unreadable(
-            resource,
-            &format!(
-                "json: cannot unmarshal {found} into Go struct field {}.{path} of type {expected}",
-                resource.kind
-            ),
-        ));
+    if let Some(mismatch) = findings.mismatch {
+        return Err(wrong_type(resource, &mismatch));
     }
     report_unknown(call, &findings.unknown)?;
     if resource.builtin() {
@@ -42,6 +36,15 @@ pub(crate) fn normalise(call: &Call, value: Value) -> Result<Value, ApiError> {
     }
     (resource.strategy.default)(map_of(&mut value));
     Ok(value)
+}
+
+/// A review, of which nothing is stored: its types checked, what it should not have dropped.
+pub(crate) fn question(call: &Call, mut value: Value) -> Result<Value, ApiError> {
+    let findings = schema::prune(&mut value, call.resource.schema.get(), true);
+    match findings.mismatch {
+        Some(mismatch) => Err(wrong_type(&call.resource, &mismatch)),
+        None => Ok(value),
+    }
 }
 
 /// Defaults and pruning again, after admission has changed the object.
@@ -126,6 +129,17 @@ fn report_unknown(call: &Call, unknown: &[String]) -> Result<(), ApiError> {
             Ok(())
         }
     }
+}
+
+fn wrong_type(
+    resource: &Resource,
+    (path, found, expected): &(String, &'static str, &'static str),
+) -> ApiError {
+    let why = format!(
+        "json: cannot unmarshal {found} into Go struct field {}.{path} of type {expected}",
+        resource.kind
+    );
+    unreadable(resource, &why)
 }
 
 fn unreadable(resource: &Resource, why: &str) -> ApiError {

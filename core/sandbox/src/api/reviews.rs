@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::{
     authn::{AUTHENTICATED, User},
     authz::{self, Attributes},
+    decode,
     object::{at, list, text},
     pki::MASTERS,
     request::Call,
@@ -16,7 +17,8 @@ use super::{
     status::ApiError,
 };
 
-pub(crate) fn review(call: &Call, mut body: Value) -> Result<Reply, ApiError> {
+pub(crate) fn review(call: &Call, body: Value) -> Result<Reply, ApiError> {
+    let mut body = decode::question(call, body)?;
     let status = match call.resource.kind.as_str() {
         "TokenReview" => token(call, &body),
         "SelfSubjectReview" => json!({"userInfo": call.user.object()}),

@@ -20,13 +20,13 @@ use sha2::{Digest as _, Sha256};
 use super::{
     authn::User,
     kinds::new_uid,
-    object::{at, list, meta, text},
+    object::{at, list, map_at, map_of, meta, text},
     request::Call,
     serve::Reply,
     shared::Shared,
     status::{ApiError, FieldError},
 };
-use crate::store::Key;
+use crate::{schema, store::Key};
 
 const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
 const LEGACY: &str = "kubernetes.io/serviceaccount/";
@@ -240,6 +240,13 @@ fn live_user(shared: &Shared, claims: &Value) -> Result<User, String> {
 /// The token subresource of ServiceAccounts.
 pub(crate) fn request(call: &Call, mut body: Value) -> Result<Reply, ApiError> {
     let account = super::read::find(call)?;
+    let schema = schema::builtin_kind("authentication.k8s.io", "v1", "TokenRequest");
+    if let Some((path, found, expected)) = schema::prune(&mut body, schema.get(), true).mismatch {
+        return Err(ApiError::bad_request(format!(
+            "TokenRequest in version \"v1\" cannot be handled as a TokenRequest: json: cannot unmarshal {found} into \
+             Go struct field TokenRequest.{path} of type {expected}"
+        )));
+    }
     let mut audiences: Vec<String> = list(&body, &["spec", "audiences"])
         .iter()
         .filter_map(|v| v.as_str().map(str::to_owned))
@@ -271,8 +278,9 @@ pub(crate) fn request(call: &Call, mut body: Value) -> Result<Reply, ApiError> {
     let expires = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(asked);
     body["kind"] = "TokenRequest".into();
     body["apiVersion"] = "authentication.k8s.io/v1".into();
-    body["spec"]["audiences"] = audiences.into();
-    body["spec"]["expirationSeconds"] = asked.into();
+    let spec = map_at(map_of(&mut body), "spec");
+    spec.insert("audiences".into(), audiences.into());
+    spec.insert("expirationSeconds".into(), asked.into());
     let metadata = super::object::meta_mut(&mut body);
     metadata.insert("name".into(), call.name.clone().into());
     metadata.insert("namespace".into(), call.namespace.clone().into());

@@ -47,6 +47,7 @@ fn history_resumes_after_a_revision_and_forgets_the_oldest() {
     assert_eq!(store.replace("/pods", Key::new("ns", "b"), 1, object("b")).err(), Some(Stale));
 }
 
+// proves: API-9
 #[test]
 fn a_damaged_folder_is_an_error_with_the_remedy() {
     let folder = tempfile::tempdir().expect("temporary folder");
@@ -62,6 +63,7 @@ fn a_damaged_folder_is_an_error_with_the_remedy() {
     }
 }
 
+// proves: API-9
 #[test]
 fn a_store_in_use_says_so() {
     let folder = tempfile::tempdir().expect("temporary folder");

@@ -21,10 +21,10 @@ use super::subject::{Subject, config_map};
 const MAPS: &str = "/api/v1/namespaces/NS/configmaps";
 const CONFIGURATIONS: &str = "/apis/admissionregistration.k8s.io/v1";
 
-/// A webhook that answers every review with `answer`; returns its address and certificate.
-async fn webhook(answer: fn(&Value) -> Value) -> (SocketAddr, String) {
+/// A webhook under a name that answers every review with `answer`; returns its address and certificate.
+async fn webhook(name: &str, answer: fn(&Value) -> Value) -> (SocketAddr, String) {
     let key = KeyPair::generate().expect("a key");
-    let params = CertificateParams::new(vec!["127.0.0.1".into()]).expect("a name");
+    let params = CertificateParams::new(vec![name.into()]).expect("a name");
     let certificate = params.self_signed(&key).expect("a certificate");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let private = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
@@ -113,7 +113,7 @@ async fn until_asked(subject: &Subject, effect: impl Fn(u16, &Value) -> bool) ->
 #[tokio::test]
 async fn a_mutating_webhook_patches() {
     let subject = Subject::new().await;
-    let (addr, ca) = webhook(|request| {
+    let (addr, ca) = webhook("127.0.0.1", |request| {
         assert_eq!(request["resource"]["resource"], "configmaps");
         assert!(request["userInfo"]["username"].is_string());
         let patch = json!([{"op": "add", "path": "/metadata/labels", "value": {"seen": request["operation"]}}]);
@@ -137,7 +137,7 @@ async fn a_mutating_webhook_patches() {
 #[tokio::test]
 async fn a_validating_webhook_refuses() {
     let subject = Subject::new().await;
-    let (addr, ca) = webhook(|request| match request["operation"].as_str() {
+    let (addr, ca) = webhook("127.0.0.1", |request| match request["operation"].as_str() {
         Some("DELETE") => {
             json!({"allowed": false, "status": {"code": 409, "message": "it is needed"}})
         }
@@ -176,7 +176,7 @@ async fn a_validating_webhook_refuses() {
 #[tokio::test]
 async fn a_webhook_that_is_away_fails_or_is_ignored() {
     let subject = Subject::new().await;
-    let (_, ca) = webhook(|_| json!({"allowed": true})).await;
+    let (_, ca) = webhook("127.0.0.1", |_| json!({"allowed": true})).await;
     let nobody = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         listener.local_addr().expect("an address")
@@ -189,4 +189,46 @@ async fn a_webhook_that_is_away_fails_or_is_ignored() {
         Post \"https://127.0.0.1:";
     assert!(message.starts_with(expected), "{message}");
     subject.delete(&path).await.ok();
+}
+
+#[tokio::test]
+async fn a_webhook_is_found_through_its_service() {
+    let subject = Subject::new().await;
+    if subject.sandbox.is_none() {
+        // A real server refuses loopback addresses in EndpointSlices.
+        return;
+    }
+    let name = subject.path("hook.NS.svc");
+    let (addr, ca) = webhook(
+        &name,
+        |request| json!({"allowed": request["object"]["metadata"]["name"] != "refused"}),
+    )
+    .await;
+    let service =
+        json!({"metadata": {"name": "hook"}, "spec": {"ports": [{"port": 443, "name": "https"}]}});
+    subject.post("/api/v1/namespaces/NS/services", service).await.ok();
+    let body = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": subject.namespace},
+        "webhooks": [{
+            "name": "suite.example.com", "admissionReviewVersions": ["v1"], "sideEffects": "None",
+            "clientConfig": {"caBundle": STANDARD.encode(ca),
+                "service": {"namespace": subject.namespace, "name": "hook", "path": "/hook"}},
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"],
+                "operations": ["CREATE"]}]}]});
+    subject.post(&format!("{CONFIGURATIONS}/validatingwebhookconfigurations"), body).await.ok();
+    let answer = subject.post(MAPS, config_map("early", json!({}))).await;
+    assert_eq!(
+        answer.refused(500, "InternalError"),
+        "Internal error occurred: failed calling webhook \"suite.example.com\": failed to call webhook: no endpoints \
+         available for service \"hook\""
+    );
+    let slice = json!({"metadata": {"name": "hook", "labels": {"kubernetes.io/service-name": "hook"}},
+        "addressType": "IPv4", "ports": [{"name": "https", "port": addr.port()}],
+        "endpoints": [{"addresses": ["127.0.0.9"], "conditions": {"ready": false}},
+            {"addresses": [addr.ip().to_string()], "conditions": {"ready": true}}]});
+    subject.post("/apis/discovery.k8s.io/v1/namespaces/NS/endpointslices", slice).await.ok();
+    subject.post(MAPS, config_map("taken", json!({}))).await.ok();
+    let answer = subject.post(MAPS, config_map("refused", json!({}))).await;
+    assert_eq!(answer.code, 400);
 }

@@ -51,6 +51,7 @@ async fn an_apply_creates_and_owns_what_it_says() {
     );
 }
 
+// proves: API-4
 #[tokio::test]
 async fn a_field_of_another_owner_conflicts_unless_forced() {
     let subject = Subject::new().await;
@@ -87,6 +88,7 @@ async fn an_update_is_an_owner_too() {
     );
 }
 
+// proves: API-4
 #[tokio::test]
 async fn what_is_no_longer_said_goes_unless_another_owns_it() {
     let subject = Subject::new().await;

@@ -44,6 +44,7 @@ async fn no_credential_is_anonymous_and_a_bad_one_is_refused() {
     assert_eq!(get(&liar, "/healthz").await.refused(401, "Unauthorized"), "Unauthorized");
 }
 
+// proves: API-7
 #[tokio::test]
 async fn an_account_can_do_what_its_role_says_and_no_more() {
     let subject = Subject::new().await;
@@ -89,6 +90,7 @@ async fn an_account_can_do_what_its_role_says_and_no_more() {
     send(&client, post).await.refused(403, "Forbidden");
 }
 
+// proves: API-7
 #[tokio::test]
 async fn impersonation_is_a_right_of_its_own() {
     let subject = Subject::new().await;
@@ -106,6 +108,7 @@ async fn impersonation_is_a_right_of_its_own() {
     );
 }
 
+// proves: API-8
 #[tokio::test]
 async fn tokens_are_reviewed_by_audience() {
     let subject = Subject::new().await;
@@ -145,6 +148,7 @@ async fn tokens_are_reviewed_by_audience() {
     assert!(message.contains("may not specify a duration less than 10 minutes"), "{message}");
 }
 
+// proves: API-8
 #[tokio::test]
 async fn a_token_dies_with_its_account_and_its_pod() {
     let subject = Subject::new().await;
@@ -214,6 +218,30 @@ async fn access_reviews_tell_what_would_be() {
 }
 
 #[tokio::test]
+async fn bodies_of_the_wrong_shape_are_refused() {
+    let subject = Subject::new().await;
+    subject.account("odd").await;
+    for (path, body) in [
+        ("/api/v1/namespaces/NS/serviceaccounts/odd/token", json!({"spec": "x"})),
+        ("/apis/authorization.k8s.io/v1/subjectaccessreviews", json!({"spec": ["x"]})),
+        (
+            "/apis/authentication.k8s.io/v1/tokenreviews",
+            json!({"metadata": 1, "spec": {"token": {}}}),
+        ),
+        (
+            "/api/v1/namespaces/NS/services",
+            json!({"metadata": {"name": "s"}, "spec": {"ports": "x"}}),
+        ),
+        ("/api/v1/namespaces/NS/pods", json!({"metadata": [], "spec": []})),
+        ("/api/v1/namespaces/NS/configmaps", json!([1])),
+        ("/api/v1/namespaces/NS/configmaps", json!("x")),
+    ] {
+        let answer = subject.post(path, body.clone()).await;
+        assert!((400..500).contains(&answer.code), "{path} {body}: {answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_token_secret_is_filled_whenever_its_account_comes() {
     let subject = Subject::new().await;
     if subject.sandbox.is_none() {
@@ -237,6 +265,7 @@ async fn a_token_secret_is_filled_whenever_its_account_comes() {
     get(&client, "/version").await.refused(401, "Unauthorized");
 }
 
+// proves: API-10
 #[tokio::test]
 async fn the_audit_log_has_a_line_for_every_write() {
     let subject = Subject::new().await;
@@ -269,6 +298,7 @@ async fn the_audit_log_has_a_line_for_every_write() {
     panic!("the lines are missing");
 }
 
+// proves: API-9
 #[tokio::test]
 async fn a_restart_keeps_objects_credentials_and_tokens() {
     let subject = Subject::new().await;

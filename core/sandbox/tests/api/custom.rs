@@ -88,6 +88,7 @@ async fn a_definition_is_established_and_discovered() {
     subject.until(&path, |answer| answer.code == 404).await;
 }
 
+// proves: API-5
 #[tokio::test]
 async fn objects_are_pruned_defaulted_and_checked() {
     let (subject, path) = served().await;

@@ -50,6 +50,7 @@ async fn names_are_generated_and_checked() {
     );
 }
 
+// proves: API-3
 #[tokio::test]
 async fn a_stale_update_conflicts_and_a_null_update_changes_nothing() {
     let subject = Subject::new().await;
@@ -119,6 +120,7 @@ async fn finalizers_hold_an_object_back() {
     subject.get(&path).await.refused(404, "NotFound");
 }
 
+// proves: API-3
 #[tokio::test]
 async fn deletion_checks_its_preconditions() {
     let subject = Subject::new().await;

@@ -14,6 +14,7 @@ fn service(name: &str, spec: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec})
 }
 
+// proves: API-6
 #[tokio::test]
 async fn every_service_has_an_address_of_its_own() {
     let subject = Subject::new().await;
@@ -41,6 +42,7 @@ async fn every_service_has_an_address_of_its_own() {
     );
 }
 
+// proves: API-6
 #[tokio::test]
 async fn an_address_is_kept_for_life() {
     let subject = Subject::new().await;

@@ -18,6 +18,7 @@ fn revision(value: &Value) -> String {
     value["metadata"]["resourceVersion"].as_str().expect("a revision").to_owned()
 }
 
+// proves: API-1
 #[tokio::test]
 async fn a_watch_goes_on_where_a_list_ended() {
     let subject = Subject::new().await;
@@ -38,6 +39,7 @@ async fn a_watch_goes_on_where_a_list_ended() {
     assert_ne!(revision(&deleted), revision(&modified));
 }
 
+// proves: API-2
 #[tokio::test]
 async fn a_selector_sees_objects_enter_and_leave() {
     let subject = Subject::new().await;
@@ -127,6 +129,7 @@ async fn selectors_that_make_no_sense_are_refused() {
     assert!(message.contains("unable to parse requirement"), "{message}");
 }
 
+// proves: API-1
 #[tokio::test]
 async fn a_position_that_is_forgotten_is_gone() {
     let subject = Subject::new().await;
