@@ -58,7 +58,7 @@ struct Up {
     #[command(flatten)]
     folder: Folder,
     /// Shift the API server's and the DNS server's port
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=59_092))]
     port_offset: u16,
     /// Process whose end takes the clusters down
     #[arg(long, hide = true)]
