@@ -142,3 +142,21 @@ pub(crate) fn log_level(verbose: bool) {
         tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter("debug").init();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_client_says_is_told_once() {
+        // proves: CLI-5
+        let status =
+            kube::core::Status::failure("<html>", "Failed to parse error data").with_code(404);
+        let error = anyhow::Error::from(kube::Error::Api(status.boxed()));
+        assert_eq!(
+            sentence(&error.context("cannot list Links")),
+            "cannot list Links: the server answered 404, but not as a Kubernetes API does; \
+             is its address right?"
+        );
+    }
+}
