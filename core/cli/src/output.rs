@@ -74,10 +74,8 @@ pub fn sentence(error: &anyhow::Error) -> String {
     for cause in error.chain() {
         let reason = if let Some(error) = cause.downcast_ref::<kube::Error>() {
             Some(mesh_cluster::describe(error))
-        } else if let Some(error) = cause.downcast_ref::<KubeconfigError>() {
-            Some(innermost(error))
         } else {
-            None
+            cause.downcast_ref::<KubeconfigError>().map(|error| innermost(error))
         };
         let last = reason.is_some();
         let cause = reason.unwrap_or_else(|| cause.to_string());

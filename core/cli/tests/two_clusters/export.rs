@@ -2,7 +2,7 @@
 
 use crate::harness::{Cluster, EXPORTED, eventually, first_200, median};
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::{EndpointSubset, Namespace, Service};
 use kube::{
     Api,
     api::{DeleteParams, PostParams},
@@ -62,14 +62,12 @@ async fn appears(client: kube::Client, name: &'static str) -> Instant {
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut events = std::pin::pin!(watcher(api, config));
     while let Some(event) = events.next().await {
-        if let Ok(watcher::Event::Apply(e) | watcher::Event::InitApply(e)) = event {
-            if e.subsets
-                .iter()
-                .flatten()
-                .any(|s| s.addresses.as_ref().is_some_and(|a| !a.is_empty()))
-            {
-                return Instant::now();
-            }
+        let (Ok(watcher::Event::Apply(e)) | Ok(watcher::Event::InitApply(e))) = event else {
+            continue;
+        };
+        let filled = |s: &EndpointSubset| s.addresses.as_ref().is_some_and(|a| !a.is_empty());
+        if e.subsets.iter().flatten().any(filled) {
+            return Instant::now();
         }
     }
     panic!("the watch ended");

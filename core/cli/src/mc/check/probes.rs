@@ -41,7 +41,7 @@ fn verdict(problems: Vec<String>, good: Vec<String>) -> Outcome {
 }
 
 fn failed(error: &anyhow::Error) -> Outcome {
-    Outcome::Fail(sentence(&error))
+    Outcome::Fail(sentence(error))
 }
 
 impl View {
