@@ -1,36 +1,61 @@
-// Command mesh-k8s is the part of a real Kubernetes control plane that the API suite is held to: etcd,
-// kube-apiserver and kube-controller-manager in one binary, chosen by the first argument.
+// Command mesh-k8s is everything of a real Kubernetes cluster in one binary: the program is chosen by the first
+// argument, or by the name it is called by.
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"go.etcd.io/etcd/server/v3/etcdmain"
+	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/component-base/cli"
 	_ "k8s.io/component-base/logs/json/register"
 	_ "k8s.io/component-base/metrics/prometheus/clientgo"
 	_ "k8s.io/component-base/metrics/prometheus/version"
+	kubectlcmd "k8s.io/kubectl/pkg/cmd"
+	kubectlutil "k8s.io/kubectl/pkg/cmd/util"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	controllermanager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
+	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
+	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
+	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 )
 
+var programs = map[string]func(){
+	"etcd":                    func() { etcdmain.Main(os.Args) },
+	"kube-apiserver":          func() { os.Exit(cli.Run(apiserver.NewAPIServerCommand())) },
+	"kube-controller-manager": func() { os.Exit(cli.Run(controllermanager.NewControllerManagerCommand())) },
+	"kube-scheduler":          func() { os.Exit(cli.Run(scheduler.NewSchedulerCommand())) },
+	"kube-proxy":              func() { os.Exit(cli.Run(proxy.NewProxyCommand())) },
+	"kubelet": func() {
+		var stop context.Context = genericapiserver.SetupSignalContext()
+		os.Exit(cli.Run(kubelet.NewKubeletCommand(stop)))
+	},
+	"kubectl": func() {
+		if err := cli.RunNoErrOutput(kubectlcmd.NewDefaultKubectlCommand()); err != nil {
+			kubectlutil.CheckErr(err)
+		}
+	},
+}
+
 func main() {
-	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: mesh-k8s etcd|kube-apiserver|kube-controller-manager [flags]")
+	run, ok := programs[filepath.Base(os.Args[0])]
+	if !ok && len(os.Args) > 1 {
+		os.Args = os.Args[1:]
+		run, ok = programs[os.Args[0]]
+	}
+	if !ok {
+		names := make([]string, 0, len(programs))
+		for name := range programs {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		fmt.Fprintf(os.Stderr, "usage: mesh-k8s %s [flags]\n", strings.Join(names, "|"))
 		os.Exit(2)
 	}
-	name := os.Args[1]
-	os.Args = os.Args[1:]
-	switch name {
-	case "etcd":
-		etcdmain.Main(os.Args)
-	case "kube-apiserver":
-		os.Exit(cli.Run(apiserver.NewAPIServerCommand()))
-	case "kube-controller-manager":
-		os.Exit(cli.Run(controllermanager.NewControllerManagerCommand()))
-	default:
-		fmt.Fprintf(os.Stderr, "unknown component %q: expected etcd, kube-apiserver or kube-controller-manager\n", name)
-		os.Exit(2)
-	}
+	run()
 }
