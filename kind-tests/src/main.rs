@@ -1,20 +1,40 @@
 //! # Black-box tests against real Kubernetes
 //!
-//! Job: starts real servers and runs suites against them. So far: the API suite of the sandbox, run
-//! against a real kube-apiserver, which decides who is right.
-//! May touch: child processes, a temporary folder, loopback. Must not touch: other clusters.
+//! Job: brings up two real clusters and runs suites against them by what a user has: kubectl, `mesh` and HTTP; and the
+//! sandbox's API suite against a real kube-apiserver, which decides who is right.
+//! May touch: child processes, the state folder, what its providers make. Must not touch: other clusters.
 //! Callers: CI, a person.
 
+mod e2e;
+mod kubectl;
+mod local;
+mod provider;
 mod real;
+mod run;
+mod stage;
+mod suites;
 
 use anyhow::{Context, Result, ensure};
-use clap::Parser;
-use std::{path::PathBuf, process::Command};
+use clap::{Parser, Subcommand, ValueEnum};
+use provider::Provider;
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
 
-/// Suites against real Kubernetes.
+/// Real clusters, and suites against them.
 #[derive(Debug, Parser)]
 #[command(name = "mesh-kind-tests")]
-enum Cli {
+struct Cli {
+    /// Folder of the clusters' files and logs
+    #[arg(long, global = true, default_value = "/var/tmp/mesh-kind-tests")]
+    state: PathBuf,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
     /// Run the sandbox's API suite against a real kube-apiserver
     ApiSuite {
         /// The binary that kind-tests/k8s/build.sh prints
@@ -29,24 +49,140 @@ enum Cli {
         #[arg(long)]
         kubernetes: PathBuf,
     },
+    /// Bring up the clusters east and west
+    Up(Where),
+    /// Take both clusters away, also those of a run that was killed
+    Down(Where),
+    /// Tell how the clusters do
+    Status(Where),
+    /// Give both clusters an image archive
+    LoadImage {
+        #[command(flatten)]
+        provider: Where,
+        /// A docker or OCI archive
+        file: PathBuf,
+    },
+    /// Print the path of the kubeconfig with the contexts east and west
+    Kubeconfig(Where),
+    /// Bring the clusters up, run the suites, take the clusters away
+    E2e {
+        #[command(flatten)]
+        provider: Where,
+        #[command(flatten)]
+        args: e2e::Args,
+    },
+    /// The first process of a cluster's namespaces
+    #[command(hide = true)]
+    Node {
+        cluster: String,
+        #[arg(long)]
+        kubernetes: PathBuf,
+        #[arg(long)]
+        coredns: PathBuf,
+        #[arg(long)]
+        servers: bool,
+    },
 }
 
-fn main() -> Result<()> {
-    match Cli::parse() {
-        Cli::ApiSuite { kubernetes, filter } => api_suite(&kubernetes, filter.as_deref()),
-        Cli::Serve { kubernetes } => serve(&kubernetes),
+#[derive(clap::Args, Clone, Copy, Debug)]
+struct Where {
+    /// Who makes the clusters
+    #[arg(long, value_enum, default_value = "local")]
+    provider: ProviderName,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ProviderName {
+    /// On this machine, as root, without a container engine
+    Local,
+}
+
+fn main() -> ExitCode {
+    match run_verb(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            note(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the path is what the caller asked for")]
-fn serve(kubernetes: &std::path::Path) -> Result<()> {
+fn run_verb(cli: Cli) -> Result<()> {
+    let state = std::path::absolute(&cli.state)?;
+    match cli.verb {
+        Verb::ApiSuite { kubernetes, filter } => api_suite(&kubernetes, filter.as_deref()),
+        Verb::Serve { kubernetes } => serve(&kubernetes),
+        Verb::Up(at) => {
+            watch_signals()?;
+            let clusters = at.provider(state);
+            clusters.up()?;
+            print(&clusters.status()?.join("\n"));
+            Ok(())
+        }
+        Verb::Down(at) => at.provider(state).down(),
+        Verb::Status(at) => {
+            print(&at.provider(state).status()?.join("\n"));
+            Ok(())
+        }
+        Verb::LoadImage { provider, file } => provider.provider(state).load_image(&file),
+        Verb::Kubeconfig(at) => {
+            print(&at.provider(state).kubeconfig()?.display().to_string());
+            Ok(())
+        }
+        Verb::E2e { provider, args } => {
+            watch_signals()?;
+            e2e::run(provider.provider(state.clone()).as_ref(), &state, &args)
+        }
+        Verb::Node { servers: false, .. } => local::first_process(),
+        Verb::Node { cluster, kubernetes, coredns, .. } => {
+            local::servers(&state, &cluster, kubernetes, coredns)
+        }
+    }
+}
+
+impl Where {
+    fn provider(self, state: PathBuf) -> Box<dyn Provider> {
+        match self.provider {
+            ProviderName::Local => Box::new(local::Local::new(state)),
+        }
+    }
+}
+
+/// A signal ends what is being waited for, with an error; cleaning up follows from that.
+fn watch_signals() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            loop {
+                mesh_process::shutdown::signal().await;
+                note("stopping");
+                run::stop();
+            }
+        });
+    });
+    Ok(())
+}
+
+/// Tells the person what goes on.
+#[expect(clippy::print_stderr, reason = "progress, beside what is asked for")]
+pub(crate) fn note(text: &str) {
+    eprintln!("{text}");
+}
+
+/// Prints what was asked for.
+#[expect(clippy::print_stdout, reason = "what the caller asked for")]
+pub(crate) fn print(text: &str) {
+    println!("{text}");
+}
+
+fn serve(kubernetes: &Path) -> Result<()> {
     let servers = real::ControlPlane::start(kubernetes)?;
-    println!("{}", servers.kubeconfig().display());
+    print(&servers.kubeconfig().display().to_string());
     std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
     Ok(())
 }
 
-fn api_suite(kubernetes: &std::path::Path, filter: Option<&str>) -> Result<()> {
+fn api_suite(kubernetes: &Path, filter: Option<&str>) -> Result<()> {
     let servers = real::ControlPlane::start(kubernetes)?;
     let status = Command::new(env!("CARGO"))
         .args(["test", "-p", "mesh-sandbox", "--test", "api", "--"])

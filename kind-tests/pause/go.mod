@@ -1,0 +1,3 @@
+module mesh.invalid/kind-tests/pause
+
+go 1.24.0

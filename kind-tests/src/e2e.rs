@@ -1,0 +1,123 @@
+//! # From nothing to green, and back
+//!
+//! Job: brings the clusters up, gives them the images, runs the suites, takes all away; says where the logs are.
+//! May touch: the provider, cargo (for images and `mesh`). Callers: `main`.
+
+use crate::{
+    note,
+    provider::Provider,
+    run,
+    stage::{Stage, executable},
+    suites,
+};
+use anyhow::{Context, Result, ensure};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+/// What `e2e` takes.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// Only suites whose name contains this, and those that they need
+    filter: Option<String>,
+    /// Folder with image archives; without it they are built
+    #[arg(long)]
+    images: Option<PathBuf>,
+    /// The `mesh` command; without it it is built
+    #[arg(long)]
+    mesh: Option<PathBuf>,
+    /// Leave the clusters up
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Runs the suites.
+///
+/// # Errors
+/// With the first thing that failed and the folder of logs.
+pub(crate) fn run(provider: &dyn Provider, state: &Path, args: &Args) -> Result<()> {
+    let begun = Instant::now();
+    let images = match &args.images {
+        Some(folder) => folder.clone(),
+        None => build_images()?,
+    };
+    let mesh = match &args.mesh {
+        Some(path) => path.clone(),
+        None => build_mesh()?,
+    };
+    executable(&mesh, "name another with --mesh, or leave the flag out to have it built")?;
+    let played = play(provider, state, &images, mesh, args.filter.as_deref());
+    if let Err(error) = &played {
+        note(&format!("failed: {error:#}"));
+        note(&format!("logs of every component: {}", provider.logs().display()));
+    }
+    if !args.keep {
+        run::clear_stop();
+        provider.down()?;
+    }
+    played?;
+    note(&format!("all green in {:.0} s", begun.elapsed().as_secs_f64()));
+    Ok(())
+}
+
+fn play(
+    provider: &dyn Provider,
+    state: &Path,
+    images: &Path,
+    mesh: PathBuf,
+    filter: Option<&str>,
+) -> Result<()> {
+    let begun = Instant::now();
+    provider.up()?;
+    note(&format!("both clusters Ready in {:.1} s", begun.elapsed().as_secs_f64()));
+    for archive in archives(images)? {
+        provider.load_image(&archive)?;
+    }
+    let ca = state.join("ca");
+    std::fs::create_dir_all(&ca)?;
+    suites::run(&Stage::new(provider, mesh, ca)?, filter)
+}
+
+fn archives(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder)
+        .with_context(|| format!("cannot read the folder of images {}", folder.display()))?;
+    let mut found: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|e| e == "tar"))
+        .collect();
+    found.sort();
+    ensure!(!found.is_empty(), "{} holds no image archives (*.tar)", folder.display());
+    Ok(found)
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The images, as their own recipe makes them.
+fn build_images() -> Result<PathBuf> {
+    let out = root().join("target/images");
+    cargo(&["run", "--quiet", "-p", "mesh-images", "--"], &["--out".as_ref(), out.as_os_str()])?;
+    Ok(out)
+}
+
+fn build_mesh() -> Result<PathBuf> {
+    cargo(&["build", "--release", "--quiet", "-p", "mesh-cli"], &[])?;
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    Ok(target.join("release/mesh"))
+}
+
+fn cargo(args: &[&str], more: &[&std::ffi::OsStr]) -> Result<()> {
+    let status = Command::new(env!("CARGO"))
+        .args(args)
+        .args(more)
+        .current_dir(root())
+        .status()
+        .context("cannot start cargo")?;
+    ensure!(status.success(), "`cargo {}` failed ({status})", args.join(" "));
+    Ok(())
+}

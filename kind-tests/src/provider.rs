@@ -1,0 +1,67 @@
+//! # Where clusters come from
+//!
+//! Job: what a provider of two clusters can do. Every verb may be said again.
+//! May touch: nothing itself. Callers: the verbs of the tool, the suites.
+
+use crate::kubectl::Kubectl;
+use anyhow::Result;
+use std::path::{Path, PathBuf};
+
+/// The clusters, exporting one first.
+pub(crate) const NAMES: [&str; 2] = ["east", "west"];
+
+/// Two clusters named east and west that reach each other's LoadBalancer addresses and API servers.
+pub(crate) trait Provider {
+    /// Makes both clusters ready, or finds them so.
+    ///
+    /// # Errors
+    /// With what is missing and the remedy.
+    fn up(&self) -> Result<()>;
+
+    /// Gives every cluster the images of an archive (docker or OCI).
+    ///
+    /// # Errors
+    /// When the clusters are not up or the file is no archive.
+    fn load_image(&self, archive: &Path) -> Result<()>;
+
+    /// A kubeconfig with the contexts `east` and `west`, with addresses that also the other cluster's Pods reach.
+    ///
+    /// # Errors
+    /// When the clusters are not up.
+    fn kubeconfig(&self) -> Result<PathBuf>;
+
+    /// Which clusters there are and how they do, a line each.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    fn status(&self) -> Result<Vec<String>>;
+
+    /// Takes both clusters and all that they left away.
+    ///
+    /// # Errors
+    /// With what would not go.
+    fn down(&self) -> Result<()>;
+
+    /// The folder with the logs of every component.
+    fn logs(&self) -> PathBuf;
+
+    /// The kubectl of the clusters' version.
+    ///
+    /// # Errors
+    /// When there is none.
+    fn kubectl(&self) -> Result<PathBuf>;
+
+    /// Cuts a cluster's node off, or joins it again.
+    ///
+    /// # Errors
+    /// When the provider cannot.
+    fn set_link(&self, cluster: &str, up: bool) -> Result<()>;
+
+    /// kubectl on one cluster.
+    ///
+    /// # Errors
+    /// When the clusters are not up.
+    fn on(&self, cluster: &str) -> Result<Kubectl> {
+        Ok(Kubectl::new(self.kubectl()?, self.kubeconfig()?, cluster))
+    }
+}

@@ -1,0 +1,45 @@
+//! # The suites
+//!
+//! Job: the list of suites in the order in which they build on each other, and running them with a line each.
+//! May touch: nothing itself. Callers: `main`.
+
+mod install;
+mod walk;
+
+use crate::{note, stage::Stage};
+use anyhow::{Context, Result, bail};
+use std::time::Instant;
+
+type Suite = (&'static str, fn(&Stage<'_>) -> Result<()>);
+
+/// In this order: what a suite installs, the next ones use.
+const SUITES: [Suite; 2] = [("install", install::run), ("walk", walk::run)];
+
+/// Those that the others need.
+const BASE: [&str; 2] = ["install", "walk"];
+
+/// Runs the suites whose names contain `filter`, and those that they need.
+///
+/// # Errors
+/// With the first that failed.
+pub(crate) fn run(stage: &Stage<'_>, filter: Option<&str>) -> Result<()> {
+    let wanted = |name: &str| filter.is_none_or(|part| name.contains(part));
+    if !SUITES.iter().any(|(name, _)| wanted(name)) {
+        let names: Vec<&str> = SUITES.iter().map(|(name, _)| *name).collect();
+        bail!(
+            "no suite is called like `{}`; there are: {}",
+            filter.unwrap_or_default(),
+            names.join(", ")
+        );
+    }
+    for (name, suite) in SUITES {
+        if !wanted(name) && !BASE.contains(&name) {
+            continue;
+        }
+        let begun = Instant::now();
+        note(&format!("suite {name}"));
+        suite(stage).with_context(|| format!("suite {name} failed"))?;
+        note(&format!("suite {name}: passed in {:.1} s", begun.elapsed().as_secs_f64()));
+    }
+    Ok(())
+}
