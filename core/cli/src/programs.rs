@@ -8,10 +8,15 @@ use mesh_sandbox::cluster::{Program, Programs};
 use std::{ffi::OsString, path::Path, process::ExitCode};
 
 /// (image, container command, `argv[0]`). An image without a command has its main program first.
-const IMAGES: [(&str, Option<&str>, &str); 7] = [
+const IMAGES: [(&str, Option<&str>, &str); 8] = [
     ("controller", None, "mesh-controller"),
     ("proxy", None, "mesh-proxy"),
     ("proxy", Some("/usr/lib/linkerd/linkerd2-proxy-init"), "linkerd2-proxy-init"),
+    (
+        "proxy",
+        Some("/usr/lib/linkerd/linkerd2-network-validator"),
+        "linkerd2-network-validator",
+    ),
     ("proxy", Some("/usr/lib/linkerd/linkerd-await"), "linkerd-await"),
     ("proxy", Some("/usr/lib/linkerd/linkerd2-proxy"), "linkerd2-proxy"),
     ("proxy", Some("/usr/lib/linkerd/linkerd2-proxy-identity"), "linkerd2-proxy-identity"),
@@ -43,6 +48,9 @@ pub(crate) fn run(argv: &[OsString]) -> Option<ExitCode> {
         "mesh-controller" => mesh_controller::run(argv.to_vec()),
         "mesh-mirror" => mesh_mirror::run(argv.to_vec()),
         "mesh-demo" => crate::demo_app::run(argv.to_vec()),
+        "mesh-init" | "linkerd2-proxy-init" | "linkerd2-network-validator" => {
+            mesh_init::run(argv.to_vec())
+        }
         name if name == "mesh-proxy"
             || name.starts_with("linkerd2-proxy")
             || name == "linkerd-await" =>

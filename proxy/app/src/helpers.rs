@@ -1,9 +1,9 @@
 //! # The small programs of the proxy's image
 //!
-//! Job: wait until the proxy is ready; say that redirect rules are not needed, or not made here.
+//! Job: wait until the proxy is ready.
 //! May touch: stdout, one connection to the admin port. Callers: `run`.
 
-use mesh_process::context::{Interception, PodContext};
+use mesh_process::context::PodContext;
 use std::{
     ffi::OsString,
     io::{Read, Write},
@@ -11,21 +11,6 @@ use std::{
     process::ExitCode,
     time::{Duration, Instant},
 };
-
-/// `linkerd2-proxy-init`: where nothing redirects there is nothing to do; elsewhere this build cannot.
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "its output is its purpose")]
-pub(crate) fn init(pod: &PodContext) -> ExitCode {
-    match pod.interception {
-        Interception::None => {
-            println!("no redirect rules are needed: the proxy is used knowingly here");
-            ExitCode::SUCCESS
-        }
-        Interception::Redirect => {
-            eprintln!("redirect rules are not part of this build");
-            ExitCode::FAILURE
-        }
-    }
-}
 
 /// Prints name and version.
 #[expect(clippy::print_stdout, reason = "its output is its purpose")]

@@ -22,7 +22,7 @@ use std::{ffi::OsString, path::Path, process::ExitCode};
 const BAD_CONFIGURATION: u8 = 64;
 
 /// Runs the program that the first word of `args` names (`linkerd2-proxy` and its bootstrap helper are
-/// one; `linkerd-await`, `linkerd2-proxy-init`, `linkerd2-network-validator`) until it ends.
+/// one; `linkerd-await`) until it ends.
 pub fn run(args: Vec<OsString>) -> ExitCode {
     let name = args.first().and_then(|arg| Path::new(arg).file_name()).unwrap_or_default();
     let pod = match PodContext::from_lookup(env) {
@@ -31,8 +31,6 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     };
     match name.to_str().unwrap_or_default() {
         "linkerd-await" => helpers::wait_until_ready(&pod, args.get(1..).unwrap_or_default()),
-        "linkerd2-proxy-init" | "proxy-init" | "mesh-init" => helpers::init(&pod),
-        "linkerd2-network-validator" => helpers::init(&pod),
         _ if args.iter().any(|arg| arg == "--version") => helpers::version(),
         _ => run_proxy(&pod),
     }

@@ -12,6 +12,7 @@ pub mod netlink;
 mod nftables;
 pub mod rules;
 mod setup;
+mod validator;
 
 pub use error::InitError;
 pub use setup::apply;
@@ -35,9 +36,13 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     }
     let ended = match program {
         Program::Setup => setup::run(&pod, args),
+        Program::Validator => validator::run(&pod, args),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<validator::Unproven>() => {
+            fail(error.as_ref(), validator::NOT_CONFIGURED)
+        }
         Err(error) if error.is::<BadSettings>() => fail(error.as_ref(), EXIT_USAGE),
         Err(error) => fail(error.as_ref(), 1),
     }
@@ -45,19 +50,21 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
 
 /// The flags, by program, for the reference page.
 pub fn tables() -> &'static [(&'static str, &'static [Setting])] {
-    &[("linkerd2-proxy-init", args::TABLE)]
+    &[("linkerd2-proxy-init", args::TABLE), ("linkerd2-network-validator", validator::TABLE)]
 }
 
 /// The programs in this file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Program {
     Setup,
+    Validator,
 }
 
 impl Program {
     fn of(name: &str) -> Option<Self> {
         Some(match name {
             "linkerd2-proxy-init" | "proxy-init" => Self::Setup,
+            "linkerd2-network-validator" | "network-validator" => Self::Validator,
             _ => return None,
         })
     }

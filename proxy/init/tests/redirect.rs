@@ -235,3 +235,50 @@ fn without_the_capability_the_remedy_is_told() {
         assert_eq!(said.lines().count(), 1, "{said}");
     });
 }
+
+// proves: INIT-7
+#[test]
+fn the_validator_tells_a_redirected_pod_from_another() {
+    with_rights("the_validator_tells_a_redirected_pod_from_another", || {
+        let pod = Namespace::new();
+        let world = Namespace::new();
+        join((&pod, POD), (&world, WORLD));
+        let validate = |listen: &str| {
+            // An address of the link's network that nobody has.
+            let flags = ["--connect-addr=10.99.0.77:20001", "--timeout=200ms", listen];
+            pod.run_as_app(|| {
+                std::process::Command::new(env!("CARGO_BIN_EXE_mesh-init"))
+                    .arg("network-validator")
+                    .args(flags)
+                    .output()
+                    .unwrap()
+            })
+        };
+        let listen = "--listen-addr=0.0.0.0:4140";
+        let output = validate(listen);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(95), "{said}");
+        assert!(said.contains("linkerd-cni"), "{said}");
+        let ports = ["-p", "4143", "-o", "4140", "--netns", &pod.path()];
+        let set = std::process::Command::new(env!("CARGO_BIN_EXE_mesh-init")).args(ports).output();
+        assert!(set.unwrap().status.success());
+        let output = validate(listen);
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(validate("--listen-addr=10.99.0.3:4140").status.code(), Some(95));
+    });
+}
+
+// proves: INIT-8
+#[test]
+fn where_nothing_is_intercepted_there_is_nothing_to_do() {
+    for program in ["proxy-init", "network-validator"] {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_mesh-init"));
+        command.arg(program).env("MESH_INTERCEPTION", "none");
+        if program == "proxy-init" {
+            command.args(["-p", "4143", "-o", "4140"]);
+        }
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 1, "{output:?}");
+    }
+}
