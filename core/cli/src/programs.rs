@@ -47,7 +47,7 @@ pub(crate) fn run(argv: &[OsString]) -> Option<ExitCode> {
         }
         "mesh-controller" => mesh_controller::run(argv.to_vec()),
         "mesh-mirror" => mesh_mirror::run(argv.to_vec()),
-        "mesh-demo" => crate::demo_app::run(argv.to_vec()),
+        "mesh-demo" => mesh_demo::program::run(argv.to_vec()),
         "mesh-init" | "linkerd2-proxy-init" | "linkerd2-network-validator" => {
             mesh_init::run(argv.to_vec())
         }

@@ -5,6 +5,7 @@
 //! May touch: sockets. Must not touch: mesh TLS, retries: what fails is reported as it failed.
 //! Callers: the load client, the demo, tests.
 
+use crate::dns;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header};
 use http_body_util::{BodyExt, Full};
@@ -57,8 +58,16 @@ pub struct Answer {
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
     /// The URL cannot be asked.
-    #[error("`{0}` is not a URL to ask: expected http://host[:port]/path with an IP, or a proxy")]
+    #[error("`{0}` is not a URL to ask: expected http://host[:port]/path")]
     Url(String),
+    /// The host has no address.
+    #[error("cannot look {host} up: {source}")]
+    Name {
+        /// The host.
+        host: String,
+        /// Why.
+        source: std::io::Error,
+    },
     /// No connection.
     #[error("cannot connect to {addr}: {source}")]
     Connect {
@@ -80,6 +89,7 @@ impl RequestError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Url(_) => "url",
+            Self::Name { .. } => "name",
             Self::Connect { .. } => "connect",
             Self::Http(_) => "broken",
             Self::Timeout(_) => "timeout",
@@ -200,7 +210,7 @@ impl Client {
         if usable {
             return Ok(());
         }
-        let addr = self.address()?;
+        let addr = self.address().await?;
         let io = dial(addr, self.target.source)
             .await
             .map_err(|source| RequestError::Connect { addr, source })?;
@@ -223,13 +233,15 @@ impl Client {
         Ok(())
     }
 
-    fn address(&self) -> Result<SocketAddr, RequestError> {
+    async fn address(&self) -> Result<SocketAddr, RequestError> {
         if let Some(proxy) = self.target.proxy {
             return Ok(proxy);
         }
         let bad = || RequestError::Url(self.target.uri.to_string());
         let host = self.target.uri.host().ok_or_else(bad)?;
-        let ip = host.trim_matches(['[', ']']).parse().map_err(|_| bad())?;
+        let ip = dns::address(host)
+            .await
+            .map_err(|source| RequestError::Name { host: host.to_owned(), source })?;
         Ok(SocketAddr::new(ip, self.target.uri.port_u16().unwrap_or(80)))
     }
 }

@@ -16,7 +16,8 @@ pub async fn address(host: &str) -> io::Result<IpAddr> {
     if let Ok(ip) = host.parse() {
         return Ok(ip);
     }
-    let resolver = TokioResolver::builder_tokio().and_then(|b| b.build()).map_err(io::Error::other)?;
+    let resolver =
+        TokioResolver::builder_tokio().and_then(|b| b.build()).map_err(io::Error::other)?;
     let found = resolver.lookup_ip(host).await.map_err(io::Error::other)?;
     found
         .iter()

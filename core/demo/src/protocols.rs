@@ -67,9 +67,7 @@ async fn grpc(target: Target) -> Result<()> {
     let headers = [("content-type", "application/grpc"), ("te", "trailers")];
     let headers = headers
         .into_iter()
-        .map(|(name, value)| {
-            (http::HeaderName::from_static(name), HeaderValue::from_static(value))
-        })
+        .map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value)))
         .collect();
     let message = Bytes::from_static(b"\0\0\0\0\x02hi");
     let answer = Client::new(target).send(Method::POST, headers, message.clone()).await?;

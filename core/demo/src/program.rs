@@ -1,19 +1,25 @@
 //! # The demo image's program
 //!
-//! Job: `mesh-demo app` and `mesh-demo load`, the flags of the demo app and the load client.
-//! May touch: the environment (where the Pod runs), sockets through `mesh-demo`.
-//! Must not touch: clusters. Callers: `lib.rs`, when this program is called `mesh-demo`.
+//! Job: `mesh-demo app`, `load`, and the questions of `ask`: their flags.
+//! May touch: the environment through `process` (where the Pod runs), stdout and stderr.
+//! Must not touch: clusters. Callers: `main.rs`, and `core/cli` when it is called `mesh-demo`.
 
-use crate::output;
-use anyhow::{Context, Result};
-use clap::Parser;
-use mesh_demo::{
+use crate::{
     app::{App, Config},
+    ask,
     client::{Protocol, Target},
     load::{self, Pace},
 };
-use mesh_process::context::PodContext;
-use std::{ffi::OsString, net::SocketAddr, process::ExitCode, time::Duration};
+use anyhow::Result;
+use clap::Parser;
+use mesh_process::{context::PodContext, settings};
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    net::SocketAddr,
+    process::ExitCode,
+    time::Duration,
+};
 
 /// The demo app and the load client.
 #[derive(Debug, Parser)]
@@ -23,6 +29,12 @@ enum Cli {
     App(AppArgs),
     /// Send requests and count
     Load(LoadArgs),
+    /// Ask once and print the answer
+    Get(ask::Get),
+    /// Ask again and again and print when the answer changes
+    Poll(ask::Poll),
+    /// Speak every protocol of the app with a host
+    Protocols(ask::Protocols),
 }
 
 #[derive(Debug, clap::Args)]
@@ -39,6 +51,9 @@ struct AppArgs {
     /// Address for TCP echo
     #[arg(long, default_value = "0.0.0.0:9090")]
     tcp: SocketAddr,
+    /// Seconds to go on serving after the signal to end: until all proxies know that this Pod goes
+    #[arg(long, default_value_t = 0)]
+    linger: u64,
 }
 
 #[derive(Debug, clap::Args)]
@@ -66,23 +81,33 @@ struct LoadArgs {
 }
 
 /// Runs the program; exit code 1 on failure, and for `load` also if any request failed.
-pub(crate) fn run(argv: Vec<OsString>) -> ExitCode {
+pub fn run(argv: Vec<OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(argv) {
         Ok(cli) => cli,
-        Err(error) => return crate::usage(&error),
+        Err(error) => {
+            // A closed stdout or stderr leaves nobody to tell.
+            let _ = error.print();
+            return ExitCode::from(u8::from(error.use_stderr()));
+        }
     };
     let done = match cli {
         Cli::App(args) => serve(args),
         Cli::Load(args) => send(args),
+        Cli::Get(args) => finish(args.run()),
+        Cli::Poll(args) => finish(args.run()),
+        Cli::Protocols(args) => finish(args.run()),
     };
     match done {
         Ok(code) => code,
-        Err(error) => output::fail(&error),
+        Err(error) => {
+            say(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
     }
 }
 
 fn serve(args: AppArgs) -> Result<ExitCode> {
-    let pod = PodContext::from_lookup(|name| std::env::var(name).ok())?;
+    let pod = PodContext::from_lookup(settings::env)?;
     let config = Config {
         cluster: args.cluster,
         pod: args.pod,
@@ -90,14 +115,19 @@ fn serve(args: AppArgs) -> Result<ExitCode> {
         tcp: pod.bind(args.tcp),
     };
     // One thread is plenty for the demo, and keeps the Pod small.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let app = App::start(config).await?;
-        output::note(format!("serving HTTP on {}, TCP echo on {}", app.http, app.tcp));
+        say(&format!("serving HTTP on {}, TCP echo on {}", app.http, app.tcp));
         mesh_process::shutdown::signal().await;
+        tokio::time::sleep(Duration::from_secs(args.linger)).await;
         app.stop();
         Ok(ExitCode::SUCCESS)
     })
+}
+
+fn finish(work: impl Future<Output = Result<()>>) -> Result<ExitCode> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn send(args: LoadArgs) -> Result<ExitCode> {
@@ -115,7 +145,14 @@ fn send(args: LoadArgs) -> Result<ExitCode> {
         }
         None => Pace::Closed { workers: args.workers, requests: args.requests },
     };
-    let report = crate::block_on(async { Ok(load::run(&target, pace).await) }).context("load")?;
-    output::print(&format!("{report}\n"))?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let report = runtime.block_on(load::run(&target, pace));
+    writeln!(io::stdout(), "{report}")?;
     Ok(if report.failures() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn say(line: &str) {
+    // A closed stderr leaves nobody to tell.
+    let _ = writeln!(io::stderr(), "{line}");
 }
