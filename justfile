@@ -23,3 +23,7 @@ ci-all:
 # the API suite against a real kube-apiserver (builds it once, with Go)
 api:
     .ci/run api
+
+# the images as archives in target/images, with their sizes; needs no container engine
+images *args:
+    cargo run --quiet -p mesh-images -- {{args}}
