@@ -1,6 +1,6 @@
 //! # The small programs of the proxy's image
 //!
-//! Job: wait until the proxy is ready.
+//! Job: wait until the proxy is ready; sleep before an end.
 //! May touch: stdout, one connection to the admin port. Callers: `run`.
 
 use mesh_process::context::PodContext;
@@ -42,6 +42,35 @@ pub(crate) fn wait_until_ready(pod: &PodContext, args: &[OsString]) -> ExitCode 
     ExitCode::SUCCESS
 }
 
+/// `/bin/sleep <seconds>...`: what a Pod does before it ends (`waitBeforeExitSeconds`). Numbers add up and may
+/// have a suffix, as everywhere.
+#[expect(clippy::print_stderr, reason = "its output is its purpose")]
+pub(crate) fn sleep(args: &[OsString]) -> ExitCode {
+    let times = args.iter().map(|arg| seconds(&arg.to_string_lossy()));
+    match times.sum::<Option<Duration>>().filter(|_| !args.is_empty()) {
+        Some(time) => {
+            std::thread::sleep(time);
+            ExitCode::SUCCESS
+        }
+        None => {
+            eprintln!("sleep: expected seconds, for example `sleep 5` or `sleep 1m`");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn seconds(text: &str) -> Option<Duration> {
+    let digits = text.trim_end_matches(['s', 'm', 'h', 'd']);
+    let unit = match &text[digits.len()..] {
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        "d" => 86400.0,
+        _ => return None,
+    };
+    Duration::try_from_secs_f64(digits.parse::<f64>().ok()? * unit).ok()
+}
+
 const BETWEEN_ASKS: Duration = Duration::from_millis(100);
 const ANSWER: Duration = Duration::from_secs(1);
 
@@ -79,4 +108,19 @@ fn is_ready(admin: SocketAddr) -> bool {
         Ok(head.ends_with(b" 200"))
     };
     ask().unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sleep_reads_what_pre_stop_hooks_write() {
+        assert_eq!(seconds("5"), Some(Duration::from_secs(5)));
+        assert_eq!(seconds("0.5s"), Some(Duration::from_millis(500)));
+        assert_eq!(seconds("2m"), Some(Duration::from_secs(120)));
+        for bad in ["", "five", "-1", "1ms", "inf", "1x"] {
+            assert_eq!(seconds(bad), None, "{bad}");
+        }
+    }
 }

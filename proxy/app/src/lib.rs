@@ -22,7 +22,7 @@ use std::{ffi::OsString, path::Path, process::ExitCode};
 const BAD_CONFIGURATION: u8 = 64;
 
 /// Runs the program that the first word of `args` names (`linkerd2-proxy` and its bootstrap helper are
-/// one; `linkerd-await`) until it ends.
+/// one; `linkerd-await`, `sleep`) until it ends.
 pub fn run(args: Vec<OsString>) -> ExitCode {
     let name = args.first().and_then(|arg| Path::new(arg).file_name()).unwrap_or_default();
     let pod = match PodContext::from_lookup(env) {
@@ -31,6 +31,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     };
     match name.to_str().unwrap_or_default() {
         "linkerd-await" => helpers::wait_until_ready(&pod, args.get(1..).unwrap_or_default()),
+        "sleep" => helpers::sleep(args.get(1..).unwrap_or_default()),
         _ if args.iter().any(|arg| arg == "--version") => helpers::version(),
         _ => run_proxy(&pod),
     }
