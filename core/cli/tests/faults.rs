@@ -16,5 +16,7 @@ mod gateway;
 mod harness;
 #[path = "faults/mirror.rs"]
 mod mirror;
+#[path = "faults/renewal.rs"]
+mod renewal;
 #[path = "faults/stage.rs"]
 mod stage;

@@ -158,7 +158,7 @@ async fn random_bytes_on_every_port() {
     proxy.until("/ready", 200).await;
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     for port in [proxy.inbound, proxy.outbound, proxy.admin] {
-        for _ in 0..50 {
+        for _ in 0..500 {
             let batch: Vec<_> = (0..20)
                 .map(|_| {
                     let bytes: Vec<u8> = (0..64 + state % 64)

@@ -14,7 +14,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
-    sync::OnceLock,
+    sync::{Mutex, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -29,8 +29,8 @@ pub(crate) struct Demo {
     _child: Child,
     _dir: tempfile::TempDir,
     pub(crate) data: PathBuf,
-    /// The explicit proxy of the client Pod in west.
-    pub(crate) proxy: SocketAddr,
+    /// The explicit proxy of the client Pod in west: a replaced Pod has another address.
+    pub(crate) proxy: Mutex<SocketAddr>,
 }
 
 /// The demo, started by the first test that asks.
@@ -72,7 +72,7 @@ fn start() -> Demo {
         panic!("the demo did not come up:\n{said}\n{}", notes.join().unwrap());
     };
     println!("{said}");
-    Demo { _tether: child.stdin.take().unwrap(), _child: child, _dir: dir, data, proxy }
+    Demo { _tether: child.stdin.take().unwrap(), _child: child, _dir: dir, data, proxy: Mutex::new(proxy) }
 }
 
 /// One of the two clusters, over its API.
@@ -174,7 +174,7 @@ pub(crate) fn through(host: &str, path: &str, protocol: Protocol) -> Target {
     let uri: Uri = format!("http://{host}{path}").parse().unwrap();
     Target {
         uri,
-        proxy: Some(demo().proxy),
+        proxy: Some(*demo().proxy.lock().unwrap()),
         protocol,
         source: None,
         timeout: Duration::from_secs(60),
