@@ -61,6 +61,16 @@ pub fn difference(defaults: &Value, values: &Value) -> Option<Value> {
     }
 }
 
+/// Takes away the value at a path like `a.b.c`.
+pub fn remove(values: &mut Value, path: &str) {
+    let (parent, key) = path.rsplit_once('.').unwrap_or(("", path));
+    let steps = parent.split('.').filter(|step| !step.is_empty());
+    let at = steps.into_iter().try_fold(values, |at, step| at.get_mut(step));
+    if let Some(Value::Object(map)) = at {
+        map.shift_remove(key);
+    }
+}
+
 /// Lays the settings of one `--set` or `--set-string` on `values`.
 ///
 /// # Errors

@@ -75,10 +75,16 @@ pub enum Command {
     /// Manage the multicluster extension
     #[command(alias = "mc")]
     Multicluster(crate::mc::Args),
+    /// Print what this version no longer has, to be deleted
+    Prune(crate::prune::Args),
     /// Run clusters on this machine
     Sandbox(crate::sandbox::Args),
     /// Take the sidecar out of manifests
     Uninject(crate::inject::UninjectArgs),
+    /// Print what removes the control plane
+    Uninstall(crate::uninstall::Args),
+    /// Print the manifests of this version with the values of the installation
+    Upgrade(Box<crate::upgrade::Args>),
     /// Print client and server versions
     Version(crate::version::Args),
 }

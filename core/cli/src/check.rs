@@ -9,16 +9,19 @@ mod extensions;
 mod identity;
 mod installed;
 mod kubernetes;
+mod labels;
 mod view;
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Result, bail};
 
+pub(crate) use dataplane::proxy as proxy_of;
 pub use engine::{Category, Check, Format, Outcome, Session};
 
 use crate::{args::Globals, block_on, output};
 use view::View;
+pub(crate) use view::pod_name;
 
 /// Arguments of `mesh check`.
 #[derive(Debug, clap::Args)]

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 use cluster::{Cluster, NAMESPACE};
 use mesh_demo::{
     app::Told,
-    client::{Client, Protocol, Target},
+    client::{Client, Protocol, RequestError, Target},
 };
 use std::{
     net::SocketAddr,
@@ -143,6 +143,11 @@ impl Stage {
             let exe = std::env::current_exe()?;
             let next = report::next(&exe.display().to_string(), &west, ip);
             output::print(&format!("\nBoth clusters stay up until Ctrl-C. Try next:\n{next}"))?;
+            output::note(format!(
+                "processes and memory: {} sandbox status --data-dir {}",
+                exe.display(),
+                self.dir.join("sandbox").display()
+            ));
             match args.until_eof {
                 true => end_of_input().await,
                 false => interrupted().await,
@@ -353,7 +358,10 @@ async fn refused(gateway: &str) -> Result<((), String)> {
     });
     match client.get().await {
         Ok(answer) => bail!("the gateway answered an unmeshed client with {}", answer.status),
-        Err(error) => Ok(((), format!("refused ({})", error.kind()))),
+        Err(RequestError::Http(_)) => {
+            Ok(((), "refused: it closed the connection, and answered nothing".into()))
+        }
+        Err(error) => Err(error).context("the gateway could not be asked"),
     }
 }
 

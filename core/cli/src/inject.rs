@@ -2,8 +2,9 @@
 //!
 //! Job: add to manifests what gives them a sidecar (or the sidecar itself), or take it away again.
 //! Manifests to stdout, what was done to each to stderr.
-//! May touch: the files named, stdin, linkerd-config. Callers: `lib.rs`.
+//! May touch: the files and addresses named, stdin, linkerd-config. Callers: `lib.rs`.
 
+mod fetch;
 mod input;
 mod transform;
 
@@ -27,7 +28,7 @@ use transform::{Done, Outcome, Plan};
 /// Arguments of `mesh inject`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Files or folders with manifests; - for stdin
+    /// Files, folders or addresses with manifests; - for stdin
     #[arg(required = true, value_name = "FILE")]
     files: Vec<String>,
     /// Add the sidecar itself instead of annotations
@@ -70,7 +71,7 @@ pub struct Args {
 /// Arguments of `mesh uninject`.
 #[derive(Debug, clap::Args)]
 pub struct UninjectArgs {
-    /// Files or folders with manifests; - for stdin
+    /// Files, folders or addresses with manifests; - for stdin
     #[arg(required = true, value_name = "FILE")]
     files: Vec<String>,
     /// How to print: yaml or json
@@ -81,7 +82,7 @@ pub struct UninjectArgs {
 /// Injects.
 pub(crate) fn run(globals: &Globals, args: Box<Args>) -> ExitCode {
     output::exit(block_on(async {
-        let objects = input::read(&args.files)?;
+        let objects = input::read(&args.files).await?;
         let values = values(globals, &args).await?;
         let plan = Plan {
             annotations: args.annotations(&values),
@@ -103,14 +104,14 @@ pub(crate) fn run(globals: &Globals, args: Box<Args>) -> ExitCode {
 
 /// Takes injections away.
 pub(crate) fn uninject(args: UninjectArgs) -> ExitCode {
-    let work = || -> Result<()> {
-        let done: Vec<_> = input::read(&args.files)?.into_iter().map(transform::uninject).collect();
+    output::exit(block_on(async {
+        let objects = input::read(&args.files).await?;
+        let done: Vec<_> = objects.into_iter().map(transform::uninject).collect();
         let out: Vec<_> = done.iter().map(|d| d.object.clone()).collect();
         output::manifests(&out, args.output)?;
         report(&done, false);
         Ok(())
-    };
-    output::exit(work())
+    }))
 }
 
 impl Args {

@@ -11,14 +11,17 @@ pub mod check;
 pub mod cluster;
 mod completion;
 pub mod demo;
-mod demo_app;
 pub mod inject;
 pub mod install;
+mod listing;
 pub mod mc;
 pub mod output;
 mod programs;
 mod proxy_flags;
+pub mod prune;
 pub mod sandbox;
+pub mod uninstall;
+pub mod upgrade;
 pub mod values;
 mod version;
 
@@ -47,8 +50,11 @@ pub fn run(argv: Vec<OsString>) -> ExitCode {
         Command::Inject(args) => inject::run(globals, args),
         Command::Install(args) => install::run(globals, args),
         Command::Multicluster(args) => mc::run(globals, args),
+        Command::Prune(args) => prune::run(globals, &args),
         Command::Sandbox(args) => sandbox::run(globals, args),
         Command::Uninject(args) => inject::uninject(args),
+        Command::Uninstall(args) => uninstall::run(globals, &args),
+        Command::Upgrade(args) => upgrade::run(globals, args),
         Command::Version(args) => version::run(globals, args),
     }
 }

@@ -8,7 +8,6 @@ mod gateways;
 mod install;
 mod link;
 mod link_gen;
-mod listing;
 mod remote_access;
 mod uninstall;
 mod unlink;

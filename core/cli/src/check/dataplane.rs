@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use mesh_pki::TrustBundle;
 
 use super::{
-    Category, check,
+    Category, check, labels,
     view::{Finding, View, none, none_or_warn, pod_name},
 };
 
@@ -32,25 +32,18 @@ pub(super) fn anchors(view: &Arc<View>) -> Category {
 
 /// linkerd-data-plane
 pub(super) fn proxies(view: &Arc<View>) -> Category {
-    Category {
-        name: "linkerd-data-plane",
-        checks: vec![
-            check!(view, "data plane namespace exists", "l5d-data-plane-exists", namespace_exists)
-                .fatal(),
-            check!(view, "data plane proxies are ready", "l5d-data-plane-ready", ready)
-                .fatal()
-                .retry(),
-            check!(
-                view,
-                "data plane and cli versions match",
-                "l5d-data-plane-cli-version",
-                versions
-            ),
-        ],
-    }
+    let mut checks = vec![
+        check!(view, "data plane namespace exists", "l5d-data-plane-exists", namespace_exists)
+            .fatal(),
+        check!(view, "data plane proxies are ready", "l5d-data-plane-ready", ready).fatal().retry(),
+        check!(view, "data plane and cli versions match", "l5d-data-plane-cli-version", versions),
+    ];
+    checks.extend(labels::checks(view));
+    Category { name: "linkerd-data-plane", checks }
 }
 
-async fn pods(view: &View) -> Result<Vec<Pod>> {
+/// The meshed Pods that run.
+pub(super) async fn pods(view: &View) -> Result<Vec<Pod>> {
     let mut pods = view.pods(view.namespace.as_deref(), MESHED).await?;
     pods.retain(|pod| {
         let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
@@ -59,7 +52,8 @@ async fn pods(view: &View) -> Result<Vec<Pod>> {
     Ok(pods)
 }
 
-fn proxy(pod: &Pod) -> Option<&Container> {
+/// The sidecar of a meshed Pod.
+pub(crate) fn proxy(pod: &Pod) -> Option<&Container> {
     let spec = pod.spec.as_ref()?;
     let all = spec.init_containers.iter().flatten().chain(&spec.containers);
     all.into_iter().find(|c| c.name == PROXY)

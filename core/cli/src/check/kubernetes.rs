@@ -6,21 +6,32 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use k8s_openapi::api::authorization::v1::{
-    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
+use k8s_openapi::{
+    api::{
+        authorization::v1::{
+            ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
+        },
+        core::v1::Node,
+    },
+    jiff::Timestamp,
 };
-use kube::{Api, api::PostParams};
+use kube::{
+    Api,
+    api::{ListParams, PostParams},
+};
 use mesh_charts::{CONTROL_PLANE, CRDS, Release, values};
 use serde_json::{Value, json};
 
 use super::{
     Category, check,
-    view::{Finding, View, none},
+    view::{Finding, View, none, none_or_warn},
 };
 use crate::install::{missing_crds, self_signed};
 
 /// The oldest minor version that is supported.
 const MINOR: u32 = 31;
+/// Kubelets report at least every 5 min, in s; and clocks may be 10 s apart.
+const SKEW: i64 = 310;
 
 /// kubernetes-api
 pub(super) fn api(view: &Arc<View>) -> Category {
@@ -65,6 +76,7 @@ pub(super) fn before_installation(view: &Arc<View>) -> Category {
         };
         checks.push(check!(view, text, "pre-k8s", probe));
     }
+    checks.push(check!(view, "no clock skew detected", "pre-k8s-clock-skew", clocks));
     Category { name: "pre-kubernetes-setup", checks }
 }
 
@@ -144,6 +156,27 @@ async fn cluster_objects(view: &View) -> Result<Finding> {
     Ok(none("an installation needs more rights:", denied))
 }
 
+/// Certificates are valid from now on: a clock that is behind refuses them.
+async fn clocks(view: &View) -> Result<Finding> {
+    let api: Api<Node> = Api::all(view.client().await?);
+    let nodes = api.list(&ListParams::default()).await.context("cannot list Nodes")?;
+    let now = Timestamp::now();
+    let wrong = nodes.iter().filter_map(|node| skew(node, now));
+    Ok(none_or_warn("set the clocks of these nodes, or of this machine:", wrong.collect()))
+}
+
+/// How a node's clock differs, if it does by more than its reports are apart.
+fn skew(node: &Node, now: Timestamp) -> Option<String> {
+    let conditions = node.status.as_ref()?.conditions.as_ref()?;
+    let ready = conditions.iter().find(|c| c.type_ == "Ready" && c.status == "True")?;
+    let seconds = now.duration_since(ready.last_heartbeat_time.as_ref()?.0).as_secs();
+    let name = node.metadata.name.as_deref().unwrap_or_default();
+    (seconds.abs() > SKEW).then(|| match seconds > 0 {
+        true => format!("{name}: its last report is {seconds} s old"),
+        false => format!("{name}: its last report is {} s in the future", -seconds),
+    })
+}
+
 fn resource_of(object: &Value) -> (String, String) {
     let api_version = object["apiVersion"].as_str().unwrap_or_default();
     let group = api_version.split_once('/').map_or("", |(group, _)| group).to_owned();
@@ -195,4 +228,29 @@ async fn allowed(
 pub(super) async fn crds_exist(view: &View) -> Result<Finding> {
     let missing = missing_crds(&view.client().await?).await?;
     Ok(none("install them with `mesh install --crds | kubectl apply -f -`; missing:", missing))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_differs_is_told() {
+        let now: Timestamp = "2026-01-01T00:10:00Z".parse().unwrap();
+        let node = |at: &str, status: &str| -> Node {
+            serde_json::from_value(json!({
+                "metadata": { "name": "n" },
+                "status": { "conditions": [
+                    { "type": "Ready", "status": status, "lastHeartbeatTime": at },
+                ] },
+            }))
+            .unwrap()
+        };
+        assert_eq!(skew(&node("2026-01-01T00:05:00Z", "True"), now), None);
+        assert_eq!(skew(&node("2026-01-01T00:00:00Z", "False"), now), None);
+        let old = skew(&node("2026-01-01T00:00:00Z", "True"), now).unwrap();
+        assert_eq!(old, "n: its last report is 600 s old");
+        let early = skew(&node("2026-01-01T01:00:00Z", "True"), now).unwrap();
+        assert_eq!(early, "n: its last report is 3000 s in the future");
+    }
 }

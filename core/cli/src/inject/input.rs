@@ -1,7 +1,7 @@
 //! # Manifests from files
 //!
-//! Job: files, folders and stdin to objects: documents split, lists expanded.
-//! May touch: files, stdin. Callers: `inject`.
+//! Job: files, folders, addresses and stdin to objects: documents split, lists expanded.
+//! May touch: files, stdin, the network through `fetch`. Callers: `inject`.
 
 use std::{
     io::Read,
@@ -12,8 +12,10 @@ use anyhow::{Context, Result, bail};
 use mesh_charts::yaml;
 use serde_json::Value;
 
+use super::fetch;
+
 /// Reads all objects, in order.
-pub(super) fn read(names: &[String]) -> Result<Vec<Value>> {
+pub(super) async fn read(names: &[String]) -> Result<Vec<Value>> {
     let mut objects = Vec::new();
     for name in names {
         if name == "-" {
@@ -21,7 +23,7 @@ pub(super) fn read(names: &[String]) -> Result<Vec<Value>> {
             std::io::stdin().read_to_string(&mut text).context("cannot read stdin")?;
             parse(&text, "stdin", &mut objects)?;
         } else if name.starts_with("http://") || name.starts_with("https://") {
-            bail!("{name}: addresses are not fetched; write `curl -sL {name} | mesh inject -`");
+            parse(&fetch::text(name).await?, name, &mut objects)?;
         } else {
             for file in files(Path::new(name))? {
                 let text = crate::values::read_text(&file)?;
@@ -80,23 +82,22 @@ fn parse(text: &str, source: &str, objects: &mut Vec<Value>) -> Result<()> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn documents_are_split_and_lists_expanded() {
+    #[tokio::test]
+    async fn documents_are_split_and_lists_expanded() {
         let folder = tempfile::tempdir().unwrap();
         let write =
             |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
         write("b.yaml", "kind: List\nitems:\n- kind: A\n- kind: B\n");
         write("a.yaml", "kind: C\n---\n---\nkind: D\n");
         write("c.txt", "not: read\n");
-        let objects = read(&[folder.path().display().to_string()]).unwrap();
+        let objects = read(&[folder.path().display().to_string()]).await.unwrap();
         let kinds: Vec<_> = objects.iter().map(|o| o["kind"].as_str().unwrap()).collect();
         assert_eq!(kinds, ["C", "D", "A", "B"]);
     }
 
-    #[test]
-    fn what_cannot_be_read_is_named() {
-        let error = |name: &str| format!("{:#}", read(&[name.to_owned()]).unwrap_err());
-        assert!(error("/nonexistent").contains("/nonexistent"));
-        assert!(error("https://x/y").contains("curl -sL https://x/y"));
+    #[tokio::test]
+    async fn what_cannot_be_read_is_named() {
+        let error = read(&["/nonexistent".to_owned()]).await.unwrap_err();
+        assert!(format!("{error:#}").contains("/nonexistent"));
     }
 }

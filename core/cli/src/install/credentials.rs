@@ -1,7 +1,7 @@
 //! # Credentials of an installation
 //!
-//! Job: trust anchors and issuer of the new control plane: from files, values, the cluster, or new.
-//! May touch: the files named, the issuer's Secret. Callers: `install`.
+//! Job: trust anchors and issuer of the control plane: from files, values, the cluster, or new.
+//! May touch: the files named, the issuer's Secret. Callers: `install`, `upgrade`.
 
 use std::{
     path::PathBuf,
@@ -25,15 +25,18 @@ const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How far clocks may differ.
 const SKEW: Duration = Duration::from_secs(10);
 
-const ANCHORS: &str = "identityTrustAnchorsPEM";
-const CERTIFICATE: &str = "identity.issuer.tls.crtPEM";
-const KEY: &str = "identity.issuer.tls.keyPEM";
-const SCHEME: &str = "identity.issuer.scheme";
+/// Where the credentials lie among the values.
+pub(crate) const ANCHORS: &str = "identityTrustAnchorsPEM";
+pub(crate) const CERTIFICATE: &str = "identity.issuer.tls.crtPEM";
+pub(crate) const KEY: &str = "identity.issuer.tls.keyPEM";
+pub(crate) const SCHEME: &str = "identity.issuer.scheme";
+/// The scheme of an issuer that somebody else puts into the cluster.
+pub(crate) const EXTERNAL: &str = "kubernetes.io/tls";
 
-/// Flags about identity.
+/// Flags about identity that an upgrade takes too.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Identity flags")]
-pub(crate) struct Flags {
+pub(crate) struct Files {
     /// File with the trust anchors, in PEM
     #[arg(long)]
     identity_trust_anchors_file: Option<PathBuf>,
@@ -43,15 +46,61 @@ pub(crate) struct Flags {
     /// File with the issuer's private key, in PEM
     #[arg(long)]
     identity_issuer_key_file: Option<PathBuf>,
-    /// Domain of identities; the cluster domain when not given
-    #[arg(long)]
-    identity_trust_domain: Option<String>,
     /// How long a proxy's certificate lives
     #[arg(long)]
     identity_issuance_lifetime: Option<String>,
     /// How far clocks may differ
     #[arg(long)]
     identity_clock_skew_allowance: Option<String>,
+}
+
+impl Files {
+    /// Lays the flags that are no files on the values.
+    pub(super) fn lay_on(&self, values: &mut Value) {
+        let rows = [
+            ("identity.issuer.issuanceLifetime", &self.identity_issuance_lifetime),
+            ("identity.issuer.clockSkewAllowance", &self.identity_clock_skew_allowance),
+        ];
+        for (path, value) in rows {
+            if let Some(value) = value {
+                put(values, path, json!(value));
+            }
+        }
+    }
+
+    /// Puts the files' content into the values.
+    pub(super) fn read(&self, values: &mut Value) -> Result<()> {
+        let rows = [
+            ("--identity-trust-anchors-file", &self.identity_trust_anchors_file, ANCHORS),
+            (
+                "--identity-issuer-certificate-file",
+                &self.identity_issuer_certificate_file,
+                CERTIFICATE,
+            ),
+            ("--identity-issuer-key-file", &self.identity_issuer_key_file, KEY),
+        ];
+        for (flag, file, path) in rows {
+            if let Some(file) = file {
+                let text = read_text(file).with_context(|| format!("{flag} cannot be used"))?;
+                put(values, path, json!(text));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the issuer's certificate or key is named.
+    pub(crate) fn name_an_issuer(&self) -> bool {
+        self.identity_issuer_certificate_file.is_some() || self.identity_issuer_key_file.is_some()
+    }
+}
+
+/// Flags about identity that are decided once, by the installation.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Identity flags")]
+pub(crate) struct Flags {
+    /// Domain of identities; the cluster domain when not given
+    #[arg(long)]
+    identity_trust_domain: Option<String>,
     /// The Secret linkerd-identity-issuer is in the cluster already (kubernetes.io/tls)
     #[arg(long)]
     identity_external_issuer: bool,
@@ -61,69 +110,50 @@ pub(crate) struct Flags {
 }
 
 impl Flags {
-    /// Lays the flags that are no files on the values.
+    /// Lays the flags on the values.
     pub(super) fn lay_on(&self, values: &mut Value) {
-        let issuer = self.identity_external_issuer.then_some("kubernetes.io/tls");
-        let rows = [
-            ("identityTrustDomain", self.identity_trust_domain.as_deref()),
-            ("identity.issuer.issuanceLifetime", self.identity_issuance_lifetime.as_deref()),
-            ("identity.issuer.clockSkewAllowance", self.identity_clock_skew_allowance.as_deref()),
-            (SCHEME, issuer),
-        ];
-        for (path, value) in rows {
-            if let Some(value) = value {
-                put(values, path, json!(value));
-            }
+        if let Some(domain) = &self.identity_trust_domain {
+            put(values, "identityTrustDomain", json!(domain));
+        }
+        if self.identity_external_issuer {
+            put(values, SCHEME, json!(EXTERNAL));
         }
         if self.identity_external_ca {
             put(values, "identity.externalCA", json!(true));
         }
     }
+}
 
-    /// Puts anchors and issuer into the values.
-    pub(super) async fn resolve(
-        &self,
-        values: &mut Value,
-        namespace: &str,
-        client: Option<&Client>,
-    ) -> Result<()> {
-        let files = [
-            ("--identity-trust-anchors-file", &self.identity_trust_anchors_file, ANCHORS),
-            (
-                "--identity-issuer-certificate-file",
-                &self.identity_issuer_certificate_file,
-                CERTIFICATE,
-            ),
-            ("--identity-issuer-key-file", &self.identity_issuer_key_file, KEY),
-        ];
-        for (flag, file, path) in files {
-            if let Some(file) = file {
-                let text = read_text(file).with_context(|| format!("{flag} cannot be used"))?;
-                put(values, path, json!(text));
-            }
-        }
-        if text(values, SCHEME) == "kubernetes.io/tls" {
-            return external(values, namespace, client).await;
-        }
-        let given = [ANCHORS, CERTIFICATE, KEY].map(|path| !text(values, path).is_empty());
-        match given {
-            [false, false, false] => generate(values, namespace),
-            [true, true, true] => verify(values),
-            _ => bail!(
-                "trust anchors, issuer certificate and issuer key must be given together: \
-                 --identity-trust-anchors-file, --identity-issuer-certificate-file and \
-                 --identity-issuer-key-file; or none of them, and new ones are made"
-            ),
-        }
+/// Completes anchors and issuer of a new installation, or refuses what does not fit together.
+pub(super) async fn resolve(
+    values: &mut Value,
+    namespace: &str,
+    client: Option<&Client>,
+) -> Result<()> {
+    if text(values, SCHEME) == EXTERNAL {
+        return external(values, namespace, client).await;
+    }
+    let given = [ANCHORS, CERTIFICATE, KEY].map(|path| !text(values, path).is_empty());
+    match given {
+        [false, false, false] => generate(values, namespace),
+        _ => verify(values),
     }
 }
 
-fn text<'a>(values: &'a Value, path: &str) -> &'a str {
+/// A string among the values; empty if it is not there.
+pub(crate) fn text<'a>(values: &'a Value, path: &str) -> &'a str {
     lookup(values, path).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Anchors and issuer must belong together, or no proxy would get a certificate.
-fn verify(values: &Value) -> Result<()> {
+/// Anchors and issuer must be there and belong together, or no proxy would get a certificate.
+pub(crate) fn verify(values: &Value) -> Result<()> {
+    if [ANCHORS, CERTIFICATE, KEY].iter().any(|path| text(values, path).is_empty()) {
+        bail!(
+            "trust anchors, issuer certificate and issuer key must be given together: \
+             --identity-trust-anchors-file, --identity-issuer-certificate-file and \
+             --identity-issuer-key-file; or none of them, and new ones are made"
+        );
+    }
     let anchors = TrustBundle::from_pem(text(values, ANCHORS).as_bytes())
         .context("the trust anchors cannot be used")?;
     let issuer =

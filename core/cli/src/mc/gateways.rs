@@ -76,12 +76,19 @@ async fn rows(client: &Client, cluster: Option<&str>) -> Result<Vec<Row>> {
         .context("cannot list mirror Services")?;
     let mut rows = Vec::new();
     for link in links {
+        let problem = super::link::problem(&link);
         let name = link.spec.target_cluster_name;
         if cluster.is_some_and(|wanted| wanted != name) || link.spec.gateway_address.is_empty() {
             continue;
         }
+        if let Some(problem) = &problem {
+            output::note(format!("{name}: the Link is not valid: {problem}"));
+        }
         let lease = leases.get(&names::lease(link.metadata.name.as_deref().unwrap_or(&name)));
         let Some(lease) = lease else {
+            if problem.is_some() {
+                continue;
+            }
             output::note(format!(
                 "no mirror serves Link {name}: is Deployment {} running in {namespace}?",
                 names::SERVICE_MIRROR

@@ -6,12 +6,12 @@
 
 use crate::{
     args::Globals,
-    install::self_signed,
+    install::{ANCHORS, self_signed, text},
     output::{self, Format, note, sentence},
     proxy_flags::put,
     values::{ValueFlags, unknown},
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::ArgAction::Set;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
@@ -50,7 +50,7 @@ pub(super) struct Args {
     /// How long to wait for a control plane
     #[arg(long, default_value = "5m", value_parser = crate::check::engine::duration)]
     wait: Duration,
-    /// Do not look whether the control plane is healthy
+    /// Do not look at the cluster: trust anchors and domains come as values
     #[arg(long)]
     ignore_cluster: bool,
     /// Namespace of the extension
@@ -65,12 +65,14 @@ pub(super) struct Args {
 
 /// Runs the verb.
 pub(super) async fn run(globals: &Globals, args: Args) -> Result<()> {
-    let client = globals.client().await?;
-    let wait = if args.ignore_cluster { Duration::ZERO } else { args.wait };
-    let installed = control_plane(&client, &globals.linkerd_namespace, wait).await?;
     let defaults = MULTICLUSTER.defaults()?;
     let mut all = defaults.clone();
-    lay_on(&mut all, &installed, &globals.linkerd_namespace);
+    put(&mut all, "linkerdNamespace", json!(globals.linkerd_namespace));
+    if !args.ignore_cluster {
+        let client = globals.client().await?;
+        let installed = control_plane(&client, &globals.linkerd_namespace, args.wait).await?;
+        lay_on(&mut all, &installed);
+    }
     args.lay_on(&mut all);
     if args.ha {
         values::merge(&mut all, &MULTICLUSTER.high_availability()?);
@@ -80,6 +82,13 @@ pub(super) async fn run(globals: &Globals, args: Args) -> Result<()> {
         note(format!("The value `{path}` has no effect: the chart does not know it."));
     }
     values::merge(&mut all, &given);
+    if args.ignore_cluster && text(&all, ANCHORS).is_empty() {
+        bail!(
+            "--ignore-cluster leaves the trust anchors unknown: name them with \
+             --set-file {ANCHORS}=ca.crt, and identityTrustDomain and clusterDomain with --set where they are not \
+             cluster.local"
+        );
+    }
     let objects = MULTICLUSTER.render(Release::cli(&args.namespace), &all, &self_signed)?;
     output::manifests(&objects, args.output)?;
     Ok(())
@@ -155,9 +164,8 @@ async fn read(client: &Client, namespace: &str) -> Result<Installed> {
 }
 
 /// What this chart shares with the control plane's is taken from there.
-fn lay_on(values: &mut Value, installed: &Installed, namespace: &str) {
-    put(values, "linkerdNamespace", json!(namespace));
-    put(values, "identityTrustAnchorsPEM", json!(installed.anchors));
+fn lay_on(values: &mut Value, installed: &Installed) {
+    put(values, ANCHORS, json!(installed.anchors));
     let domain = &installed.values["clusterDomain"];
     let trust = match installed.values["identityTrustDomain"].as_str() {
         None | Some("") => domain.clone(),

@@ -7,7 +7,10 @@
 use super::{link_gen, unlink::role};
 use crate::{args::Globals, output};
 use anyhow::{Context, Result};
-use kube::{Api, Client, api::ListParams};
+use kube::{
+    Api, Client,
+    api::{DynamicObject, ListParams},
+};
 use mesh_k8s::{link::Link, names};
 use serde_json::{Value, json};
 
@@ -44,6 +47,15 @@ fn rights(cluster: &str, namespace: &str) -> [Value; 2] {
             "subjects": [{ "kind": "ServiceAccount", "name": names::SERVICE_MIRROR, "namespace": namespace }],
         }),
     ]
+}
+
+/// Why the mirror cannot use a Link.
+pub(super) fn problem(link: &Link) -> Option<String> {
+    let object = serde_json::to_value(link).and_then(serde_json::from_value::<DynamicObject>);
+    match object {
+        Ok(object) => mesh_link::Link::parse(&object).err().map(|error| error.to_string()),
+        Err(error) => Some(error.to_string()),
+    }
 }
 
 /// All Links of the cluster; none if the kind is not served.

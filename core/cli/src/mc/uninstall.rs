@@ -3,9 +3,9 @@
 //! Job: prints what removes the extension; refuses while there are Links.
 //! May touch: one cluster, reading. Callers: `mc`.
 
-use super::listing::{Kind, stubs};
 use crate::{
     args::Globals,
+    listing::{Kind, stubs},
     output::{self, Format},
 };
 use anyhow::{Result, bail};

@@ -3,9 +3,9 @@
 //! Job: prints what removes a Link, its credentials and its mirrors.
 //! May touch: one cluster, reading. Callers: `mc`.
 
-use super::listing::{Kind, stub, stubs};
 use crate::{
     args::Globals,
+    listing::{Kind, existing, stubs},
     output::{self, Format},
 };
 use anyhow::{Context, Result};
@@ -16,11 +16,14 @@ use mesh_k8s::names;
 const LEGACY: [Kind; 6] = [
     ("rbac.authorization.k8s.io/v1", "ClusterRole", "clusterroles"),
     ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "clusterrolebindings"),
-    ("rbac.authorization.k8s.io/v1", "Role", "roles"),
-    ("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings"),
+    ROLE,
+    ROLE_BINDING,
     ("v1", "ServiceAccount", "serviceaccounts"),
     ("apps/v1", "Deployment", "deployments"),
 ];
+
+const ROLE: Kind = ("rbac.authorization.k8s.io/v1", "Role", "roles");
+const ROLE_BINDING: Kind = ("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings");
 
 /// Arguments of the verb.
 #[derive(Debug, clap::Args)]
@@ -66,21 +69,28 @@ pub(super) async fn run(globals: &Globals, args: Args) -> Result<()> {
         found.extend(stubs(&client, ("v1", "Service", "services"), &probes).await?);
     }
     if !args.only_controller {
-        let secret = &link.spec.cluster_credentials_secret;
-        let here = Some(args.namespace.as_str());
-        for kind in ["Role", "RoleBinding"] {
-            let printed = stub("rbac.authorization.k8s.io/v1", kind, here, &role(cluster));
-            if !found.contains(&printed) {
-                found.push(printed);
-            }
+        let (role, lease) = (role(cluster), names::lease(cluster));
+        let own: [(Kind, &str); 5] = [
+            (ROLE, &role),
+            (ROLE_BINDING, &role),
+            (("v1", "Secret", "secrets"), &link.spec.cluster_credentials_secret),
+            (("multicluster.linkerd.io/v1alpha3", "Link", "links"), cluster),
+            (("coordination.k8s.io/v1", "Lease", "leases"), &lease),
+        ];
+        for (kind, name) in own {
+            found.extend(existing(&client, kind, &args.namespace, name).await?);
         }
-        found.push(stub("v1", "Secret", here, secret));
-        found.push(stub("multicluster.linkerd.io/v1alpha3", "Link", here, cluster));
-        found.push(stub("coordination.k8s.io/v1", "Lease", here, &names::lease(cluster)));
         let mirrors = format!("mirror.linkerd.io/mirrored-service=true,{of_cluster}");
         found.extend(stubs(&client, ("v1", "Service", "services"), &mirrors).await?);
         let credentials = format!("multicluster.linkerd.io/cluster-name={cluster}");
         found.extend(stubs(&client, ("v1", "Secret", "secrets"), &credentials).await?);
+        let mut seen = Vec::new();
+        found.retain(|object| {
+            !seen.contains(object) && {
+                seen.push(object.clone());
+                true
+            }
+        });
     }
     output::manifests(&found, args.output)?;
     Ok(())

@@ -14,7 +14,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Client, Config,
-    api::{DynamicObject, ListParams, PostParams},
+    api::{ListParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
 use mesh_k8s::{annotations, link::Link, names};
@@ -29,6 +29,13 @@ pub(super) struct View {
     pub(super) client: Client,
     pub(super) namespace: String,
     pub(super) timeout: Duration,
+}
+
+/// An exporting cluster, as its Link reaches it.
+struct Remote {
+    client: Client,
+    /// Where its API is, for people.
+    address: String,
 }
 
 /// Collects a line a problem.
@@ -88,9 +95,10 @@ impl View {
     pub(super) async fn links_are_valid(&self) -> Outcome {
         self.each_link(|link| async move {
             let name = link.metadata.name.clone().unwrap_or_default();
-            let object = serde_json::to_value(&link).and_then(serde_json::from_value);
-            let object: DynamicObject = object.map_err(|e| format!("* {name}: {e}"))?;
-            mesh_link::Link::parse(&object).map(|_| ()).map_err(|e| format!("* {name}: {e}"))
+            match super::super::link::problem(&link) {
+                Some(problem) => Err(format!("* {name}: {problem}")),
+                None => Ok(()),
+            }
         })
         .await
     }
@@ -121,13 +129,14 @@ impl View {
     pub(super) async fn access(&self) -> Outcome {
         self.each_link(|link| async move {
             let cluster = &link.spec.target_cluster_name;
-            let remote = self.remote(&link).await.map_err(|e| format!("* {}", sentence(&e)))?;
+            let Remote { client: remote, address } =
+                self.remote(&link).await.map_err(|e| format!("* {}", sentence(&e)))?;
             remote.apiserver_version().await.map_err(|error| match error {
                 kube::Error::Api(status) if status.code == 401 => format!(
                     "* the credentials of cluster [{cluster}] are refused ({}): print new ones with `mesh multicluster link`",
                     status.message
                 ),
-                error => format!("* failed to connect to API for cluster: [{cluster}]: {}", cause(&error)),
+                error => format!("* failed to connect to API for cluster: [{cluster}] at {address}: {}", cause(&error)),
             })?;
             for verb in ["get", "list", "watch"] {
                 if !may(&remote, verb).await.map_err(|e| refused(cluster, &e))? {
@@ -139,8 +148,8 @@ impl View {
         .await
     }
 
-    /// A client with the Link's credentials.
-    async fn remote(&self, link: &Link) -> Result<Client> {
+    /// The exporting cluster with the Link's credentials.
+    async fn remote(&self, link: &Link) -> Result<Remote> {
         let namespace = link.metadata.namespace.as_deref().unwrap_or(&self.namespace);
         let name = &link.spec.cluster_credentials_secret;
         let which = format!("secret: [{namespace}/{name}]");
@@ -160,7 +169,8 @@ impl View {
             .with_context(|| format!("{which}: the kubeconfig cannot be used"))?;
         config.connect_timeout = Some(self.timeout);
         config.read_timeout = Some(self.timeout);
-        Ok(Client::try_from(config)?)
+        let address = config.cluster_url.to_string().trim_end_matches('/').to_owned();
+        Ok(Remote { client: Client::try_from(config)?, address })
     }
 
     pub(super) async fn anchors(&self) -> Outcome {
@@ -173,7 +183,7 @@ impl View {
                 let unable = |e: anyhow::Error| {
                     format!("* {cluster}: unable to fetch anchors: {}", sentence(&e))
                 };
-                let there = anchors(&remote, &link.spec.target_cluster_linkerd_namespace)
+                let there = anchors(&remote.client, &link.spec.target_cluster_linkerd_namespace)
                     .await
                     .map_err(unable)?;
                 let here =
