@@ -232,6 +232,10 @@ impl Provider for Local {
         self.state.join("logs")
     }
 
+    fn audit_log(&self, cluster: &str) -> Option<PathBuf> {
+        Plan::of(cluster).map(|plan| self.files(plan).log("audit"))
+    }
+
     fn kubectl(&self) -> Result<PathBuf> {
         host::built("k8s")
     }

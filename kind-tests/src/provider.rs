@@ -7,9 +7,6 @@ use crate::kubectl::Kubectl;
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 
-/// The clusters, exporting one first.
-pub(crate) const NAMES: [&str; 2] = ["east", "west"];
-
 /// Two clusters named east and west that reach each other's LoadBalancer addresses and API servers.
 pub(crate) trait Provider {
     /// Makes both clusters ready, or finds them so.
@@ -44,6 +41,9 @@ pub(crate) trait Provider {
 
     /// The folder with the logs of every component.
     fn logs(&self) -> PathBuf;
+
+    /// The log of every request to a cluster's API server, if the provider keeps one.
+    fn audit_log(&self, cluster: &str) -> Option<PathBuf>;
 
     /// The kubectl of the clusters' version.
     ///

@@ -3,7 +3,14 @@
 //! Job: the list of suites in the order in which they build on each other, and running them with a line each.
 //! May touch: nothing itself. Callers: `main`.
 
+mod audit;
+mod faults;
+mod inject;
 mod install;
+mod memory;
+mod rollout;
+mod traffic;
+mod uninstall;
 mod walk;
 
 use crate::{note, stage::Stage};
@@ -13,7 +20,17 @@ use std::time::Instant;
 type Suite = (&'static str, fn(&Stage<'_>) -> Result<()>);
 
 /// In this order: what a suite installs, the next ones use.
-const SUITES: [Suite; 2] = [("install", install::run), ("walk", walk::run)];
+const SUITES: [Suite; 9] = [
+    ("install", install::run),
+    ("walk", walk::run),
+    ("memory", memory::run),
+    ("inject", inject::run),
+    ("traffic", traffic::run),
+    ("rollout", rollout::run),
+    ("faults", faults::run),
+    ("audit", audit::run),
+    ("uninstall", uninstall::run),
+];
 
 /// Those that the others need.
 const BASE: [&str; 2] = ["install", "walk"];

@@ -12,8 +12,8 @@ use crate::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-const MULTICLUSTER: &str = "linkerd-multicluster";
-const PODINFO: &str = "podinfo";
+pub(super) const MULTICLUSTER: &str = "linkerd-multicluster";
+pub(super) const PODINFO: &str = "podinfo";
 
 /// Links west to east and walks the whole way once; leaves the link and the apps, and `podinfo` not exported.
 pub(super) fn run(stage: &Stage<'_>) -> Result<()> {

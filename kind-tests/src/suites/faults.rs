@@ -1,0 +1,143 @@
+//! # Suite: multicluster, the other way
+//!
+//! Job: what `mc check` says when something is wrong; edits that follow; the gateway goes and comes back; the network
+//! between the clusters is cut.
+//! Callers: `suites`.
+
+use super::walk::{MULTICLUSTER, PODINFO, get};
+use crate::{
+    kubectl::Kubectl,
+    run,
+    stage::{DEMO, EXPORTED, SOON, Stage},
+};
+use anyhow::{Context, Result, ensure};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use std::time::{Duration, Instant};
+
+/// Longest from the gateway's last byte to empty endpoints: its close is seen, or its silence.
+const WITHDRAWN_AFTER_CLOSE: Duration = Duration::from_secs(4);
+const WITHDRAWN_AFTER_SILENCE: Duration = Duration::from_secs(8);
+
+/// All of it; leaves the link well.
+pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
+    stage.east.line(&format!("label service {PODINFO} -n {DEMO} {EXPORTED}=true --overwrite"))?;
+    well(stage)?;
+    edits(stage)?;
+    bad_credentials(stage)?;
+    no_gateway(stage)?;
+    no_mirror(stage)?;
+    if stage.provider.set_link("east", true).is_ok() {
+        cut(stage)?;
+    }
+    Ok(())
+}
+
+/// The mirror has endpoints and answers.
+fn well(stage: &Stage<'_>) -> Result<()> {
+    let url = format!("http://{PODINFO}-east.{DEMO}/");
+    run::until("an answer from east", SOON, || get(&stage.west, DEMO, &url))?;
+    Ok(())
+}
+
+fn endpoints(west: &Kubectl) -> Result<bool> {
+    let endpoints = west.get(&format!("endpoints {PODINFO}-east -n {DEMO}"))?;
+    Ok(endpoints["subsets"][0]["addresses"].is_array())
+}
+
+/// The time until the mirror's endpoints are empty; a look takes a tenth of a second.
+fn withdrawn(stage: &Stage<'_>, limit: Duration) -> Result<Duration> {
+    let begun = Instant::now();
+    run::until("the endpoints are withdrawn", SOON, || {
+        ensure!(!endpoints(&stage.west)?, "{PODINFO}-east still has endpoints");
+        Ok(())
+    })?;
+    let took = begun.elapsed();
+    crate::note(&format!("  withdrawn after {:.1} s", took.as_secs_f64()));
+    // A busy machine is slow to look; the goal itself is for measurements.
+    ensure!(took <= limit * 2, "endpoints withdrawn after {took:?}, meant are {limit:?}");
+    Ok(took)
+}
+
+fn edits(stage: &Stage<'_>) -> Result<()> {
+    let (east, west) = (&stage.east, &stage.west);
+    east.line(&format!("label service {PODINFO} -n {DEMO} team=blue"))?;
+    run::until("the label in west", SOON, || {
+        let mirror = west.get(&format!("service {PODINFO}-east -n {DEMO}"))?;
+        ensure!(mirror["metadata"]["labels"]["team"] == "blue", "no label yet");
+        Ok(())
+    })?;
+    east.line(&format!("label service {PODINFO} -n {DEMO} team-"))?;
+    Ok(())
+}
+
+/// `mc check` fails and says `cause`.
+fn complains(stage: &Stage<'_>, cause: &str) -> Result<()> {
+    let done = stage.try_mesh(&stage.west, "multicluster check --wait 1s")?;
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    ensure!(!done.status.success(), "`mc check` is green although: {cause}");
+    ensure!(said.contains(cause), "`mc check` does not say `{cause}`:\n{said}");
+    Ok(())
+}
+
+fn green(stage: &Stage<'_>) -> Result<()> {
+    stage.mesh(&stage.west, "multicluster check --wait 60s").map(drop)
+}
+
+fn bad_credentials(stage: &Stage<'_>) -> Result<()> {
+    let name = format!("secret cluster-credentials-east -n {MULTICLUSTER}");
+    let secret = stage.west.get(&name)?;
+    let good =
+        secret["data"]["kubeconfig"].as_str().context("the Secret has no kubeconfig")?.to_owned();
+    let text = String::from_utf8(BASE64_STANDARD.decode(&good)?)?;
+    let put = |data: &str| {
+        let patch = format!(r#"{{"data":{{"kubeconfig":"{data}"}}}}"#);
+        let mut args = vec!["patch"];
+        args.extend(name.split(' '));
+        args.extend(["--type=merge", "-p", &patch]);
+        stage.west.run(&args)
+    };
+    let bad: Vec<String> = text
+        .lines()
+        .map(|line| match line.split_once("token:") {
+            Some((before, _)) => format!("{before}token: not-a-token"),
+            None => line.to_owned(),
+        })
+        .collect();
+    put(&BASE64_STANDARD.encode(bad.join("\n")))?;
+    let complained = complains(stage, "the credentials of cluster [east] are refused");
+    put(&good)?;
+    complained?;
+    green(stage)
+}
+
+fn no_gateway(stage: &Stage<'_>) -> Result<()> {
+    let gateway = format!("deploy/linkerd-gateway -n {MULTICLUSTER}");
+    stage.east.line(&format!("scale {gateway} --replicas=0"))?;
+    withdrawn(stage, WITHDRAWN_AFTER_CLOSE)?;
+    complains(stage, "liveness checks failed for east: gateway")?;
+    stage.east.line(&format!("scale {gateway} --replicas=1"))?;
+    stage.east.rolled_out(MULTICLUSTER, "deploy/linkerd-gateway", SOON)?;
+    well(stage)?;
+    green(stage)
+}
+
+fn no_mirror(stage: &Stage<'_>) -> Result<()> {
+    let mirror = format!("deploy/linkerd-service-mirror -n {MULTICLUSTER}");
+    stage.west.line(&format!("scale {mirror} --replicas=0"))?;
+    complains(stage, "linkerd-service-mirror is scaled to 0")?;
+    stage.west.line(&format!("scale {mirror} --replicas=1"))?;
+    stage.west.rolled_out(MULTICLUSTER, "deploy/linkerd-service-mirror", SOON)?;
+    green(stage)
+}
+
+/// Nothing passes between the clusters, and nothing says so: only silence.
+fn cut(stage: &Stage<'_>) -> Result<()> {
+    // East's API server lies beyond the same link, so only west is asked meanwhile.
+    stage.provider.set_link("east", false)?;
+    let seen = withdrawn(stage, WITHDRAWN_AFTER_SILENCE)
+        .and_then(|_| complains(stage, "failed to connect to API for cluster: [east]"));
+    stage.provider.set_link("east", true)?;
+    seen?;
+    well(stage)?;
+    green(stage)
+}

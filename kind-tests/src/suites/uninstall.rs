@@ -1,0 +1,50 @@
+//! # Suite: uninstall
+//!
+//! Job: unlink, uninstall the extension and the control plane: nothing of the mesh is left in either cluster.
+//! Callers: `suites`.
+
+use crate::{
+    kubectl::Kubectl,
+    run,
+    stage::{DEMO, SOON, Stage},
+};
+use anyhow::{Result, ensure};
+
+/// Takes all away again, applications first.
+pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
+    for cluster in stage.both() {
+        cluster.line(&format!("delete namespace {DEMO} plain --ignore-not-found"))?;
+    }
+    delete(stage, &stage.west, "multicluster unlink --cluster-name east")?;
+    for cluster in stage.both() {
+        delete(stage, cluster, "multicluster uninstall")?;
+        delete(stage, cluster, "uninstall")?;
+        let left = run::until("everything goes", SOON, || {
+            let left = left(cluster)?;
+            ensure!(left.is_empty(), "in {} there are still: {}", cluster.context, left.join(", "));
+            Ok(left)
+        })?;
+        debug_assert!(left.is_empty());
+    }
+    Ok(())
+}
+
+/// `mesh ... | kubectl delete -f -`.
+fn delete(stage: &Stage<'_>, on: &Kubectl, line: &str) -> Result<()> {
+    let manifests = stage.mesh(on, line)?;
+    run::output_of(&mut on.command(&["delete", "--ignore-not-found", "-f", "-"]), &manifests)?;
+    Ok(())
+}
+
+/// Every object, of whatever kind, that bears our name.
+fn left(cluster: &Kubectl) -> Result<Vec<String>> {
+    let kinds = cluster.line("api-resources --verbs=list -o name")?;
+    // Events are history; they go by themselves.
+    let kinds: Vec<&str> = kinds.lines().filter(|k| !k.starts_with("events")).collect();
+    let all = cluster.run(&["get", &kinds.join(","), "-A", "-o", "name"])?;
+    Ok(all
+        .lines()
+        .filter(|name| name.contains("linkerd") || name.contains("mirror"))
+        .map(str::to_owned)
+        .collect())
+}
