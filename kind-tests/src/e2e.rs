@@ -31,6 +31,9 @@ pub(crate) struct Args {
     /// Leave the clusters up
     #[arg(long)]
     keep: bool,
+    /// Leave out the suites that the chosen ones need: an earlier run with --keep has done them
+    #[arg(long, requires = "filter")]
+    only: bool,
 }
 
 /// Runs the suites.
@@ -48,7 +51,7 @@ pub(crate) fn run(provider: &dyn Provider, state: &Path, args: &Args) -> Result<
         None => build_mesh()?,
     };
     executable(&mesh, "name another with --mesh, or leave the flag out to have it built")?;
-    let played = play(provider, state, &images, mesh, args.filter.as_deref());
+    let played = play(provider, state, &images, mesh, args);
     if let Err(error) = &played {
         note(&format!("failed: {error:#}"));
         note(&format!("logs of every component: {}", provider.logs().display()));
@@ -67,7 +70,7 @@ fn play(
     state: &Path,
     images: &Path,
     mesh: PathBuf,
-    filter: Option<&str>,
+    args: &Args,
 ) -> Result<()> {
     let begun = Instant::now();
     provider.up()?;
@@ -77,7 +80,7 @@ fn play(
     }
     let ca = state.join("ca");
     std::fs::create_dir_all(&ca)?;
-    suites::run(&Stage::new(provider, mesh, ca)?, filter)
+    suites::run(&Stage::new(provider, mesh, ca)?, args.filter.as_deref(), args.only)
 }
 
 fn archives(folder: &Path) -> Result<Vec<PathBuf>> {

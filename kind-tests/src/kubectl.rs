@@ -6,11 +6,7 @@
 use crate::run;
 use anyhow::{Context, Result};
 use serde_json::Value;
-use std::{
-    path::PathBuf,
-    process::{Command, Output},
-    time::Duration,
-};
+use std::{path::PathBuf, process::Command, time::Duration};
 
 /// kubectl with a kubeconfig and a context.
 #[derive(Clone, Debug)]
@@ -54,14 +50,6 @@ impl Kubectl {
     /// As [`Kubectl::run`].
     pub(crate) fn line(&self, line: &str) -> Result<String> {
         self.run(&line.split_whitespace().collect::<Vec<_>>())
-    }
-
-    /// Runs it to its end, whatever its exit code.
-    ///
-    /// # Errors
-    /// When it cannot be started.
-    pub(crate) fn finish(&self, args: &[&str]) -> Result<Output> {
-        run::finish(&mut self.command(args), None)
     }
 
     /// `apply -f -`.

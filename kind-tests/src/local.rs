@@ -203,6 +203,11 @@ impl Provider for Local {
         Ok(path)
     }
 
+    fn api_address(&self, cluster: &str) -> Result<String> {
+        let plan = Plan::of(cluster).with_context(|| format!("no cluster is called {cluster}"))?;
+        Ok(plan.api())
+    }
+
     fn status(&self) -> Result<Vec<String>> {
         Ok(CLUSTERS
             .into_iter()

@@ -5,7 +5,9 @@
 //! May touch: child processes, the state folder, what its providers make. Must not touch: other clusters.
 //! Callers: CI, a person.
 
+mod api;
 mod e2e;
+mod kind;
 mod kubectl;
 mod local;
 mod provider;
@@ -71,6 +73,9 @@ enum Verb {
         #[command(flatten)]
         args: e2e::Args,
     },
+    /// Give out LoadBalancer addresses on kind
+    #[command(hide = true)]
+    Balance,
     /// The first process of a cluster's namespaces
     #[command(hide = true)]
     Node {
@@ -95,6 +100,8 @@ struct Where {
 enum ProviderName {
     /// On this machine, as root, without a container engine
     Local,
+    /// In containers of docker or podman
+    Kind,
 }
 
 fn main() -> ExitCode {
@@ -133,6 +140,7 @@ fn run_verb(cli: Cli) -> Result<()> {
             watch_signals()?;
             e2e::run(provider.provider(state.clone()).as_ref(), &state, &args)
         }
+        Verb::Balance => kind::Kind::new(state).balance(),
         Verb::Node { servers: false, .. } => local::first_process(),
         Verb::Node { cluster, kubernetes, coredns, .. } => {
             local::servers(&state, &cluster, kubernetes, coredns)
@@ -144,6 +152,7 @@ impl Where {
     fn provider(self, state: PathBuf) -> Box<dyn Provider> {
         match self.provider {
             ProviderName::Local => Box::new(local::Local::new(state)),
+            ProviderName::Kind => Box::new(kind::Kind::new(state)),
         }
     }
 }

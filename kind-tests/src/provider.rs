@@ -21,11 +21,17 @@ pub(crate) trait Provider {
     /// When the clusters are not up or the file is no archive.
     fn load_image(&self, archive: &Path) -> Result<()>;
 
-    /// A kubeconfig with the contexts `east` and `west`, with addresses that also the other cluster's Pods reach.
+    /// A kubeconfig with the contexts `east` and `west`.
     ///
     /// # Errors
     /// When the clusters are not up.
     fn kubeconfig(&self) -> Result<PathBuf>;
+
+    /// URL of a cluster's API server as the other cluster's Pods reach it.
+    ///
+    /// # Errors
+    /// When the cluster is not up.
+    fn api_address(&self, cluster: &str) -> Result<String>;
 
     /// Which clusters there are and how they do, a line each.
     ///

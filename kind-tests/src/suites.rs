@@ -7,6 +7,7 @@ mod audit;
 mod faults;
 mod inject;
 mod install;
+mod measure;
 mod memory;
 mod rollout;
 mod traffic;
@@ -32,25 +33,33 @@ const SUITES: [Suite; 9] = [
     ("uninstall", uninstall::run),
 ];
 
+/// Run only when asked for by their whole name.
+const EXTRA: [Suite; 2] = [("measure", measure::run), ("soak", rollout::soak)];
+
 /// Those that the others need.
 const BASE: [&str; 2] = ["install", "walk"];
 
-/// Runs the suites whose names contain `filter`, and those that they need.
+/// Runs the suites whose names contain `filter`, and those that they need unless `only`.
 ///
 /// # Errors
 /// With the first that failed.
-pub(crate) fn run(stage: &Stage<'_>, filter: Option<&str>) -> Result<()> {
-    let wanted = |name: &str| filter.is_none_or(|part| name.contains(part));
-    if !SUITES.iter().any(|(name, _)| wanted(name)) {
-        let names: Vec<&str> = SUITES.iter().map(|(name, _)| *name).collect();
+pub(crate) fn run(stage: &Stage<'_>, filter: Option<&str>, only: bool) -> Result<()> {
+    let extra = EXTRA.iter().find(|(name, _)| filter == Some(name));
+    let wanted = |name: &str| match extra {
+        Some((extra, _)) => name == *extra || name == "memory",
+        None => filter.is_none_or(|part| name.contains(part)),
+    };
+    let suites: Vec<Suite> = SUITES.into_iter().chain(extra.copied()).collect();
+    if !suites.iter().any(|(name, _)| wanted(name)) {
+        let names: Vec<&str> = SUITES.iter().chain(&EXTRA).map(|(name, _)| *name).collect();
         bail!(
             "no suite is called like `{}`; there are: {}",
             filter.unwrap_or_default(),
             names.join(", ")
         );
     }
-    for (name, suite) in SUITES {
-        if !wanted(name) && !BASE.contains(&name) {
+    for (name, suite) in suites {
+        if !wanted(name) && (only || !BASE.contains(&name)) {
             continue;
         }
         let begun = Instant::now();

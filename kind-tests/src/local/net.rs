@@ -85,7 +85,7 @@ pub(crate) fn first_process(plan: Plan) -> Option<Pid> {
         let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero()));
         status.is_ok_and(|text| {
             let line = text.lines().find(|l| l.starts_with("NSpid:")).unwrap_or_default();
-            line.split_whitespace().count() > 2 && line.split_whitespace().last() == Some("1")
+            line.split_whitespace().count() == 3 && line.split_whitespace().last() == Some("1")
         })
     })
 }

@@ -135,7 +135,7 @@ fn cut(stage: &Stage<'_>) -> Result<()> {
     // East's API server lies beyond the same link, so only west is asked meanwhile.
     stage.provider.set_link("east", false)?;
     let seen = withdrawn(stage, WITHDRAWN_AFTER_SILENCE)
-        .and_then(|_| complains(stage, "failed to connect to API for cluster: [east]"));
+        .and_then(|_| complains(stage, "east: no answer within"));
     stage.provider.set_link("east", true)?;
     seen?;
     well(stage)?;

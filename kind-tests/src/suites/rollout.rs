@@ -7,53 +7,59 @@
 use super::walk::PODINFO;
 use crate::{
     kubectl::Kubectl,
+    run,
     stage::{DEMO, SOON, Stage},
 };
 use anyhow::{Context, Result, ensure};
-use std::{
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::process::{Child, Command, Stdio};
 
 const RATE: &str = "200";
 /// Longest that one restart takes; the load goes on for as many of them.
-const ONE_RESTART: u64 = 15;
+const ONE_RESTART: u64 = 10;
 
 /// A few restarts.
 pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
     restarts(stage, 3)
 }
 
+/// Many restarts.
+pub(super) fn soak(stage: &Stage<'_>) -> Result<()> {
+    restarts(stage, 50)
+}
+
 /// `times` restarts of the app in west under load of both versions of HTTP.
-pub(super) fn restarts(stage: &Stage<'_>, times: u64) -> Result<()> {
-    let west = &stage.west;
-    let seconds = (times * ONE_RESTART).to_string();
-    let loads = [load(west, &seconds, &[])?, load(west, &seconds, &["--http2"])?];
-    let restarted = (0..times).try_for_each(|_| {
-        west.line(&format!("rollout restart deploy/{PODINFO} -n {DEMO}"))?;
-        west.rolled_out(DEMO, &format!("deploy/{PODINFO}"), SOON)?;
-        // The old Pod serves on for its grace period; the next restart must not take the new one with it.
-        std::thread::sleep(Duration::from_secs(4));
-        Ok(())
-    });
-    for load in loads {
+fn restarts(stage: &Stage<'_>, times: u64) -> Result<()> {
+    for version in [&[][..], &["--http2"]] {
+        let load = load(&stage.west, &(times * ONE_RESTART).to_string(), version)?;
+        let restarted = (0..times).try_for_each(|_| restart(&stage.west));
         let done = load.wait_with_output().context("waiting for the load")?;
         let said = String::from_utf8_lossy(&done.stdout);
-        crate::note(&format!("  {times} restarts: {}", said.trim()));
+        crate::note(&format!("  {times} restarts {}: {}", version.join(""), said.trim()));
+        restarted?;
         ensure!(
             done.status.success() && said.contains(" 0 failed"),
             "requests failed: {said}{}",
             String::from_utf8_lossy(&done.stderr)
         );
     }
-    restarted
+    Ok(())
+}
+
+fn restart(cluster: &Kubectl) -> Result<()> {
+    cluster.line(&format!("rollout restart deploy/{PODINFO} -n {DEMO}"))?;
+    cluster.rolled_out(DEMO, &format!("deploy/{PODINFO}"), SOON)?;
+    run::until("the old Pod has ended", SOON, || {
+        let pods = cluster.line(&format!("get pods -n {DEMO} -l app={PODINFO} -o name"))?;
+        ensure!(pods.lines().count() == 1, "there are still: {pods}");
+        Ok(())
+    })
 }
 
 fn load(cluster: &Kubectl, seconds: &str, version: &[&str]) -> Result<Child> {
     let url = format!("http://{PODINFO}.{DEMO}/");
     let mut args =
         vec!["exec", "-n", DEMO, "deploy/client", "-c", "app", "--", "/mesh-demo", "load"];
-    args.extend([url.as_str(), "--rate", RATE, "--seconds", seconds, "--workers", "50"]);
+    args.extend([url.as_str(), "--rate", RATE, "--seconds", seconds, "--workers", "200"]);
     args.extend(version);
     let mut command: Command = cluster.command(&args);
     command

@@ -27,7 +27,9 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
     }
     let gateway = gateway_address(&stage.east)?;
     crate::note(&format!("  east's gateway: {gateway}"));
-    let link = stage.mesh(&stage.east, "multicluster link --cluster-name east")?;
+    let api = stage.provider.api_address("east")?;
+    let link = format!("multicluster link --cluster-name east --api-server-address {api}");
+    let link = stage.mesh(&stage.east, &link)?;
     stage.west.apply(&link).context("applying the link in west")?;
     stage.mesh(&stage.west, "multicluster check --wait 60s")?;
     run::until("the link is alive", SOON, || {
