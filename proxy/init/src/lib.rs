@@ -7,7 +7,10 @@
 //! Callers: `main.rs`, `core/cli`.
 
 mod args;
+mod cni;
 mod error;
+mod install;
+mod kubeconfig;
 pub mod netlink;
 mod nftables;
 pub mod rules;
@@ -37,6 +40,8 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     let ended = match program {
         Program::Setup => setup::run(&pod, args),
         Program::Validator => validator::run(&pod, args),
+        Program::Installer => install::run(),
+        Program::Plugin => return cni::run(),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -50,7 +55,11 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
 
 /// The flags, by program, for the reference page.
 pub fn tables() -> &'static [(&'static str, &'static [Setting])] {
-    &[("linkerd2-proxy-init", args::TABLE), ("linkerd2-network-validator", validator::TABLE)]
+    &[
+        ("linkerd2-proxy-init", args::TABLE),
+        ("linkerd2-network-validator", validator::TABLE),
+        ("install-cni (variables)", install::TABLE),
+    ]
 }
 
 /// The programs in this file.
@@ -58,6 +67,8 @@ pub fn tables() -> &'static [(&'static str, &'static [Setting])] {
 enum Program {
     Setup,
     Validator,
+    Plugin,
+    Installer,
 }
 
 impl Program {
@@ -65,6 +76,8 @@ impl Program {
         Some(match name {
             "linkerd2-proxy-init" | "proxy-init" => Self::Setup,
             "linkerd2-network-validator" | "network-validator" => Self::Validator,
+            "linkerd-cni" => Self::Plugin,
+            "install-cni" | "linkerd2-cni-install" => Self::Installer,
             _ => return None,
         })
     }

@@ -24,6 +24,11 @@ use linkerd2_proxy_api::{
 };
 use mesh_model::{
     endpoint::{Endpoint, EndpointMetadata, EndpointUpdate},
+    meta::Meta,
+    outbound::{
+        Backend, BackendKind, OutboundPolicy, OutboundProtocol, OutboundRoute, PeakEwma,
+        RouteAction,
+    },
     profile::Profile,
 };
 use mesh_pki::{CaParams, Csr, Issuer, LeafPolicy, create_issuer, create_root};
@@ -45,7 +50,7 @@ use tokio::{
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status};
 
-const NAME: &str = "web.demo.serviceaccount.identity.linkerd.cluster.local";
+pub(crate) const NAME: &str = "web.demo.serviceaccount.identity.linkerd.cluster.local";
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[derive(Clone)]
@@ -53,7 +58,14 @@ struct Answers {
     issuer: Arc<Issuer>,
     signs: watch::Sender<bool>,
     signed: Arc<AtomicU32>,
-    app: Arc<watch::Sender<Option<SocketAddr>>>,
+    app: Arc<watch::Sender<Option<App>>>,
+}
+
+/// What the control plane says of every destination.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) opaque: bool,
 }
 
 pub(crate) struct Plane {
@@ -67,6 +79,11 @@ pub(crate) struct Plane {
 impl Plane {
     /// Listens; signs at once if `signs`, else when told.
     pub(crate) async fn start(signs: bool) -> Self {
+        Self::start_on(signs, vec![TcpListener::bind((fresh_ip(), 0)).await.unwrap()])
+    }
+
+    /// As `start`, on listeners that all have one address, each in a network of its own.
+    pub(crate) fn start_on(signs: bool, listeners: Vec<TcpListener>) -> Self {
         let from = SystemTime::now() - HOUR;
         let root = create_root(&CaParams::root("root", from, 1000 * HOUR)).unwrap();
         let made = create_issuer(&root, &CaParams::issuer("issuer", from, 1000 * HOUR)).unwrap();
@@ -78,15 +95,15 @@ impl Plane {
             signed: Arc::default(),
             app: Arc::new(watch::channel(None).0),
         };
-        let ip = fresh_ip();
-        let listener = TcpListener::bind((ip, 0)).await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        let server = tonic::transport::Server::builder()
-            .add_service(IdentityServer::new(answers.clone()))
-            .add_service(DestinationServer::new(answers.clone()))
-            .add_service(InboundServerPoliciesServer::new(answers.clone()))
-            .add_service(OutboundPoliciesServer::new(answers.clone()));
-        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        let addr = listeners[0].local_addr().unwrap();
+        for listener in listeners {
+            let server = tonic::transport::Server::builder()
+                .add_service(IdentityServer::new(answers.clone()))
+                .add_service(DestinationServer::new(answers.clone()))
+                .add_service(InboundServerPoliciesServer::new(answers.clone()))
+                .add_service(OutboundPoliciesServer::new(answers.clone()));
+            tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        }
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("token"), b"token").unwrap();
         Self { ip: fresh_ip(), addr, anchors: root.certificate.to_pem(), answers, folder }
@@ -112,6 +129,11 @@ impl Plane {
             }
         };
         tokio::time::timeout(PATIENCE, wait).await.unwrap();
+    }
+
+    /// What every look-up finds from now on.
+    pub(crate) fn tell(&self, app: App) {
+        self.answers.app.send_replace(Some(app));
     }
 
     /// The proxy's command, on free ports of an address of its own.
@@ -146,7 +168,9 @@ impl Plane {
     /// An application behind `echo.demo:80` whose answer waits for the test.
     pub(crate) async fn slow_app(&self) -> SlowApp {
         let listener = TcpListener::bind((fresh_ip(), 0)).await.unwrap();
-        self.answers.app.send_replace(Some(listener.local_addr().unwrap()));
+        let addr = listener.local_addr().unwrap();
+        let endpoint = Endpoint { addr, metadata: Arc::new(EndpointMetadata::default()) };
+        self.tell(App { endpoint, opaque: false });
         let app = SlowApp { began: Arc::default(), finish: Arc::default() };
         let (began, finish) = (app.began.clone(), app.finish.clone());
         tokio::spawn(async move {
@@ -334,9 +358,8 @@ impl Destination for Answers {
         &self,
         _: Request<dst::GetDestination>,
     ) -> Result<Response<Self::GetStream>, Status> {
-        let addr = self.app.borrow().ok_or_else(|| Status::not_found("no app"))?;
-        let endpoint = Endpoint { addr, metadata: Arc::new(EndpointMetadata::default()) };
-        let update = EndpointUpdate::Add(vec![endpoint]);
+        let app = self.app.borrow().clone().ok_or_else(|| Status::not_found("no app"))?;
+        let update = EndpointUpdate::Add(vec![app.endpoint]);
         let update = mesh_wire::destination::update_to_proto(&update, &Arc::default());
         Ok(lasting(Some(update)))
     }
@@ -345,11 +368,17 @@ impl Destination for Answers {
         &self,
         request: Request<dst::GetDestination>,
     ) -> Result<Response<Self::GetProfileStream>, Status> {
-        if self.app.borrow().is_none() {
+        let Some(app) = self.app.borrow().clone() else {
             return Err(Status::not_found("no such Service"));
-        }
-        let (name, _) = request.get_ref().path.rsplit_once(':').unwrap();
-        let profile = Profile { fqn: Some(name.parse().unwrap()), ..Profile::default() };
+        };
+        let (host, _) = request.get_ref().path.rsplit_once(':').unwrap();
+        // A ClusterIP has its Service's name.
+        let name = match host.parse::<IpAddr>() {
+            Ok(_) => "echo.demo.svc.cluster.local",
+            Err(_) => host,
+        };
+        let fqn = Some(name.parse().unwrap());
+        let profile = Profile { fqn, opaque: app.opaque, ..Profile::default() };
         Ok(lasting(Some(mesh_wire::profile::to_proto(&profile))))
     }
 }
@@ -381,10 +410,28 @@ impl OutboundPolicies for Answers {
         Err(Status::unimplemented("unused"))
     }
 
+    /// An address is the Service's.
     async fn watch(
         &self,
-        _: Request<out::TrafficSpec>,
+        request: Request<out::TrafficSpec>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        Err(Status::not_found("no policy"))
+        let by_address =
+            matches!(request.get_ref().target, Some(out::traffic_spec::Target::Addr(_)));
+        let Some(app) = self.app.borrow().clone().filter(|_| by_address) else {
+            return Err(Status::not_found("no policy"));
+        };
+        let addr = "echo.demo.svc.cluster.local:80".parse().unwrap();
+        let meta = Meta::built_in("echo");
+        let kind = BackendKind::Balance { addr, ewma: PeakEwma::default() };
+        let action = RouteAction::FirstAvailable(vec![Backend { meta: meta.clone(), kind }]);
+        let route = OutboundRoute { meta: meta.clone(), action };
+        let policy = match app.opaque {
+            true => {
+                let protocol = OutboundProtocol::Opaque(Arc::new([route]));
+                OutboundPolicy { parent: meta, protocol }
+            }
+            false => OutboundPolicy::detect(meta, Duration::from_secs(10), route),
+        };
+        Ok(lasting(Some(mesh_wire::outbound::to_proto(&policy))))
     }
 }
