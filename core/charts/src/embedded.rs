@@ -88,6 +88,21 @@ pub const MULTICLUSTER: Chart = Chart {
     ha: text!("linkerd-multicluster/values-ha.yaml"),
 };
 
+/// The CNI plugin.
+pub const CNI: Chart = Chart {
+    name: "linkerd2-cni",
+    files: files!["linkerd2-cni":
+        "_helpers.tpl",
+        "validate.yaml",
+        "namespace.yaml",
+        "rbac.yaml",
+        "config.yaml",
+        "daemonset.yaml",
+    ],
+    values: text!("linkerd2-cni/values.yaml"),
+    ha: "",
+};
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -114,6 +129,7 @@ mod tests {
             (CRDS.name, CRDS.files),
             (CONTROL_PLANE.name, CONTROL_PLANE.files),
             (MULTICLUSTER.name, MULTICLUSTER.files),
+            (CNI.name, CNI.files),
         ];
         for (chart, files) in lists {
             let mut found = BTreeSet::new();
@@ -126,7 +142,7 @@ mod tests {
     #[test]
     fn charts_bear_the_version_of_the_programs() {
         let stamp = format!("linkerdVersion: {}\n", env!("CARGO_PKG_VERSION"));
-        for chart in [&CRDS, &CONTROL_PLANE, &MULTICLUSTER] {
+        for chart in [&CRDS, &CONTROL_PLANE, &MULTICLUSTER, &CNI] {
             assert!(chart.values.contains(&stamp), "{}", chart.name);
         }
     }

@@ -11,5 +11,5 @@ pub mod values;
 pub mod yaml;
 
 pub use chart::{Chart, Release, RenderError, partial};
-pub use embedded::{CONTROL_PLANE, CRDS, MULTICLUSTER};
+pub use embedded::{CNI, CONTROL_PLANE, CRDS, MULTICLUSTER};
 pub use template::Certificate;

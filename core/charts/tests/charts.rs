@@ -1,7 +1,7 @@
 //! The charts with default, high-availability and custom values: which objects, which names, what refuses.
 #![allow(clippy::unwrap_used)]
 
-use mesh_charts::{CONTROL_PLANE, CRDS, Certificate, Chart, MULTICLUSTER, Release, values};
+use mesh_charts::{CNI, CONTROL_PLANE, CRDS, Certificate, Chart, MULTICLUSTER, Release, values};
 use serde_json::{Value, json};
 
 const PEM: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
@@ -241,4 +241,27 @@ fn values_that_cannot_work_are_refused_with_the_remedy() {
     let link = json!({"identityTrustAnchorsPEM": PEM, "controllers": [{"replicas": 1}]});
     let link = rendered(&MULTICLUSTER, "m", &[link]).unwrap_err();
     assert!(link.contains("controllers[].link.ref.name"), "{link}");
+}
+
+#[test]
+fn the_cni_plugin() {
+    let objects = rendered(&CNI, "linkerd-cni", &[]).unwrap();
+    insta::assert_snapshot!("cni", names(&objects));
+    let over = json!({"ignoreInboundPorts": "22, 100-200", "proxyGID": 7, "disableIPv6": false});
+    let objects = rendered(&CNI, "linkerd-cni", &[over]).unwrap();
+    let config =
+        find(&objects, "ConfigMap", "linkerd-cni-config")["data"]["cni_network_config"].as_str();
+    let config: Value = serde_json::from_str(config.unwrap()).unwrap();
+    let expected = json!({
+        "incoming-proxy-port": 4143, "outgoing-proxy-port": 4140, "proxy-uid": 2102, "proxy-gid": 7,
+        "ports-to-redirect": [], "inbound-ports-to-ignore": ["4190", "4191", "22", "100-200"],
+        "outbound-ports-to-ignore": [], "simulate": false, "use-wait-flag": false,
+        "iptables-mode": "nft", "ipv6": true,
+    });
+    assert_eq!(config["linkerd"], expected);
+    let pod = &find(&objects, "DaemonSet", "linkerd-cni")["spec"]["template"]["spec"];
+    assert_eq!(pod["containers"][0]["volumeMounts"][0]["mountPath"], "/host/opt/cni/bin");
+    assert_eq!(pod["tolerations"], json!([{"operator": "Exists"}]));
+    let repair = json!({"repairController": {"enabled": true}});
+    assert!(rendered(&CNI, "linkerd-cni", &[repair]).unwrap_err().contains("code 95"));
 }

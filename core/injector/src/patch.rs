@@ -144,19 +144,13 @@ fn injected(
     for volume in sidecar.volumes {
         ops.add(&["spec", "volumes", "-"], volume);
     }
-    let has_init = sidecar.init.is_some();
-    if !spec["initContainers"].is_array() && (has_init || sidecar.native) {
+    if !spec["initContainers"].is_array() {
         ops.add(&["spec", "initContainers"], json!([]));
     }
-    if let Some(init) = sidecar.init {
-        let place = if sidecar.native { "0" } else { "-" };
-        ops.add(&["spec", "initContainers", place], init);
-    }
+    let place = if sidecar.native { "0" } else { "-" };
+    ops.add(&["spec", "initContainers", place], sidecar.init);
     match (sidecar.native, sidecar.awaited) {
-        (true, _) => {
-            let place = if has_init { "1" } else { "0" };
-            ops.add(&["spec", "initContainers", place], sidecar.proxy);
-        }
+        (true, _) => ops.add(&["spec", "initContainers", "1"], sidecar.proxy),
         (false, true) => ops.add(&["spec", "containers", "0"], sidecar.proxy),
         (false, false) => ops.add(&["spec", "containers", "-"], sidecar.proxy),
     }

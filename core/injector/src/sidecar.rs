@@ -13,7 +13,8 @@ use crate::decision::containers;
 /// What is added to a Pod.
 pub(crate) struct Sidecar {
     pub(crate) proxy: Value,
-    pub(crate) init: Option<Value>,
+    /// Sets redirect rules, or proves that the CNI plugin has.
+    pub(crate) init: Value,
     pub(crate) volumes: Vec<Value>,
     /// The proxy is an init container that restarts.
     pub(crate) native: bool,
@@ -43,10 +44,10 @@ pub(crate) fn render(values: &Value, control: &str, spec: &Value) -> Result<Side
     let context = json!({ "Values": values, "Namespace": control, "Pod": pod });
     let mut volumes = Vec::new();
     let init = match values["cniEnabled"] == true {
-        true => None,
+        true => partial("partials.network-validator", &context)?,
         false => {
             volumes.push(partial("partials.xtables-volume", &context)?);
-            Some(partial("partials.proxy-init", &context)?)
+            partial("partials.proxy-init", &context)?
         }
     };
     volumes.push(partial("partials.end-entity-volume", &context)?);

@@ -200,6 +200,23 @@ fn arguments_of_init_stand_in_their_order() {
 
 // proves: INJ-4
 #[test]
+fn with_the_cni_plugin_a_validator_stands_in_the_place_of_init() {
+    let mut with_cni = values();
+    with_cni["cniEnabled"] = json!(true);
+    let pod = patched(&pod(), "Pod", json!({"linkerd.io/inject": "enabled"}), &with_cni);
+    let init = &pod["spec"]["initContainers"];
+    assert_eq!(names(init), ["linkerd-network-validator", "linkerd-proxy", "first"]);
+    let expected = "--log-format plain --log-level debug --connect-addr 1.1.1.1:20001 \
+                    --listen-addr 0.0.0.0:4140 --timeout 10s";
+    assert_eq!(init[0]["args"], json!(expected.split_whitespace().collect::<Vec<_>>()));
+    assert_eq!(init[0]["command"], json!(["/usr/lib/linkerd/linkerd2-network-validator"]));
+    assert_eq!(init[0]["securityContext"]["capabilities"], json!({"drop": ["ALL"]}));
+    assert_eq!(init[0]["securityContext"]["runAsUser"], 65534);
+    assert!(!names(&pod["spec"]["volumes"]).iter().any(|v| v.contains("xtables")));
+}
+
+// proves: INJ-4
+#[test]
 fn a_sidecar_that_is_not_native() {
     let namespace = json!({
         "linkerd.io/inject": "enabled",

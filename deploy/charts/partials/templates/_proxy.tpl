@@ -369,3 +369,48 @@ volumeMounts:
 - {{ toYaml . | nindent 2 | trim }}
 {{- end }}
 {{- end }}
+
+{{- /* The container that proves, where the CNI plugin sets the rules, that it has. Context as above. */}}
+{{- define "partials.network-validator" -}}
+{{- $v := .Values }}
+{{- $p := .Values.proxy }}
+{{- $n := .Values.networkValidator }}
+{{- $pod := .Pod }}
+args:
+- --log-format
+- {{ $n.logFormat }}
+- --log-level
+- {{ $n.logLevel }}
+- --connect-addr
+- {{ $n.connectAddr | default (ternary "1.1.1.1:20001" "[fd00::1]:20001" $v.disableIPv6) | quote }}
+- --listen-addr
+- {{ $n.listenAddr | default (printf "%s:%d" (ternary "0.0.0.0" "[::]" $v.disableIPv6) (int $p.ports.outbound)) | quote }}
+- --timeout
+- {{ $n.timeout }}
+command:
+- /usr/lib/linkerd/linkerd2-network-validator
+image: {{ $p.image.name }}:{{ $p.image.version | default $v.linkerdVersion }}
+imagePullPolicy: {{ $p.image.pullPolicy | default $v.imagePullPolicy }}
+name: linkerd-network-validator
+{{- with $p.resources }}
+{{ include "partials.resources" . | trim }}
+{{- end }}
+{{- if $n.enableSecurityContext }}
+securityContext:
+  allowPrivilegeEscalation: false
+  capabilities:
+    drop:
+    - ALL
+  readOnlyRootFilesystem: true
+  runAsGroup: {{ int $v.proxyInit.runAsGroup }}
+  runAsNonRoot: true
+  runAsUser: {{ int $v.proxyInit.runAsUser }}
+  seccompProfile:
+    type: RuntimeDefault
+{{- end }}
+terminationMessagePolicy: FallbackToLogsOnError
+{{- with $pod.tokenMount }}
+volumeMounts:
+- {{ toYaml . | nindent 2 | trim }}
+{{- end }}
+{{- end }}
