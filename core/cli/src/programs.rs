@@ -12,11 +12,7 @@ const IMAGES: [(&str, Option<&str>, &str); 8] = [
     ("controller", None, "mesh-controller"),
     ("proxy", None, "mesh-proxy"),
     ("proxy", Some("/usr/lib/linkerd/linkerd2-proxy-init"), "linkerd2-proxy-init"),
-    (
-        "proxy",
-        Some("/usr/lib/linkerd/linkerd2-network-validator"),
-        "linkerd2-network-validator",
-    ),
+    ("proxy", Some("/usr/lib/linkerd/linkerd2-network-validator"), "linkerd2-network-validator"),
     ("proxy", Some("/usr/lib/linkerd/linkerd-await"), "linkerd-await"),
     ("proxy", Some("/usr/lib/linkerd/linkerd2-proxy"), "linkerd2-proxy"),
     ("proxy", Some("/usr/lib/linkerd/linkerd2-proxy-identity"), "linkerd2-proxy-identity"),

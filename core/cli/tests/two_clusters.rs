@@ -10,6 +10,8 @@ mod export;
 #[path = "two_clusters/harness.rs"]
 #[allow(dead_code, reason = "the scenes of faults use the rest")]
 mod harness;
+#[path = "two_clusters/installation.rs"]
+mod installation;
 #[path = "two_clusters/look.rs"]
 mod look;
 #[path = "two_clusters/protocols.rs"]

@@ -19,6 +19,8 @@ pub(crate) fn app(name: &str, cluster: &str, replicas: u32) -> [Value; 2] {
     let container = json!({
         "name": "app",
         "image": "mesh/demo",
+        // A real kubelet would ask a registry for an image without a tag.
+        "imagePullPolicy": "IfNotPresent",
         "args": ["app", "--cluster", cluster, "--pod", "$(POD)", "--http", "0.0.0.0:8080", "--tcp", "0.0.0.0:9090"],
         "env": [{ "name": "POD", "valueFrom": { "fieldRef": { "fieldPath": "metadata.name" } } }],
         "ports": [{ "name": "http", "containerPort": 8080 }, { "name": "tcp", "containerPort": 9090 }],

@@ -72,7 +72,13 @@ fn start() -> Demo {
         panic!("the demo did not come up:\n{said}\n{}", notes.join().unwrap());
     };
     println!("{said}");
-    Demo { _tether: child.stdin.take().unwrap(), _child: child, _dir: dir, data, proxy: Mutex::new(proxy) }
+    Demo {
+        _tether: child.stdin.take().unwrap(),
+        _child: child,
+        _dir: dir,
+        data,
+        proxy: Mutex::new(proxy),
+    }
 }
 
 /// One of the two clusters, over its API.

@@ -66,7 +66,8 @@ async fn grpc_with_trailers() {
 
 /// A tunnel through the client's proxy.
 async fn connect(authority: &str) -> TcpStream {
-    let mut io = TcpStream::connect(demo().proxy).await.unwrap();
+    let proxy = *demo().proxy.lock().unwrap();
+    let mut io = TcpStream::connect(proxy).await.unwrap();
     io.write_all(format!("CONNECT {authority} HTTP/1.1\r\nhost: {authority}\r\n\r\n").as_bytes())
         .await
         .unwrap();
