@@ -8,7 +8,7 @@ use crate::{
     provider::Provider,
     run,
     stage::{Stage, executable},
-    suites,
+    suites::{self, Suite},
 };
 use anyhow::{Context, Result, ensure};
 use std::{
@@ -42,6 +42,7 @@ pub(crate) struct Args {
 /// With the first thing that failed and the folder of logs.
 pub(crate) fn run(provider: &dyn Provider, state: &Path, args: &Args) -> Result<()> {
     let begun = Instant::now();
+    let suites = suites::choose(args.filter.as_deref(), args.only)?;
     let images = match &args.images {
         Some(folder) => folder.clone(),
         None => build_images()?,
@@ -51,16 +52,18 @@ pub(crate) fn run(provider: &dyn Provider, state: &Path, args: &Args) -> Result<
         None => build_mesh()?,
     };
     executable(&mesh, "name another with --mesh, or leave the flag out to have it built")?;
-    let played = play(provider, state, &images, mesh, args);
-    if let Err(error) = &played {
-        note(&format!("failed: {error:#}"));
-        note(&format!("logs of every component: {}", provider.logs().display()));
-    }
+    let played = play(provider, state, &images, mesh, &suites).map_err(|error| {
+        error.context(format!("logs of every component: {}", provider.logs().display()))
+    });
     if !args.keep {
         run::clear_stop();
-        provider.down()?;
+        let ended = provider.down();
+        // The first failure is the one to tell.
+        played?;
+        ended?;
+    } else {
+        played?;
     }
-    played?;
     note(&format!("all green in {:.0} s", begun.elapsed().as_secs_f64()));
     Ok(())
 }
@@ -70,7 +73,7 @@ fn play(
     state: &Path,
     images: &Path,
     mesh: PathBuf,
-    args: &Args,
+    suites: &[Suite],
 ) -> Result<()> {
     let begun = Instant::now();
     provider.up()?;
@@ -80,7 +83,7 @@ fn play(
     }
     let ca = state.join("ca");
     std::fs::create_dir_all(&ca)?;
-    suites::run(&Stage::new(provider, mesh, ca)?, args.filter.as_deref(), args.only)
+    suites::run(&Stage::new(provider, mesh, ca)?, suites)
 }
 
 fn archives(folder: &Path) -> Result<Vec<PathBuf>> {

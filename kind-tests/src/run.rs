@@ -28,8 +28,13 @@ pub(crate) fn clear_stop() {
     STOPPED.store(false, Ordering::SeqCst);
 }
 
+/// Whether a stop was asked for.
+pub(crate) fn stopped() -> bool {
+    STOPPED.load(Ordering::SeqCst)
+}
+
 fn go_on() -> Result<()> {
-    match STOPPED.load(Ordering::SeqCst) {
+    match stopped() {
         true => bail!("interrupted"),
         false => Ok(()),
     }

@@ -14,11 +14,12 @@ mod traffic;
 mod uninstall;
 mod walk;
 
-use crate::{note, stage::Stage};
-use anyhow::{Context, Result, bail};
+use crate::{note, run, stage::Stage};
+use anyhow::{Result, bail, ensure};
 use std::time::Instant;
 
-type Suite = (&'static str, fn(&Stage<'_>) -> Result<()>);
+/// A name and what it does.
+pub(crate) type Suite = (&'static str, fn(&Stage<'_>) -> Result<()>);
 
 /// In this order: what a suite installs, the next ones use.
 const SUITES: [Suite; 9] = [
@@ -39,33 +40,47 @@ const EXTRA: [Suite; 2] = [("measure", measure::run), ("soak", rollout::soak)];
 /// Those that the others need.
 const BASE: [&str; 2] = ["install", "walk"];
 
-/// Runs the suites whose names contain `filter`, and those that they need unless `only`.
+/// The suites whose names contain `filter`, and those that they need unless `only`.
 ///
 /// # Errors
-/// With the first that failed.
-pub(crate) fn run(stage: &Stage<'_>, filter: Option<&str>, only: bool) -> Result<()> {
+/// When there is none.
+pub(crate) fn choose(filter: Option<&str>, only: bool) -> Result<Vec<Suite>> {
     let extra = EXTRA.iter().find(|(name, _)| filter == Some(name));
     let wanted = |name: &str| match extra {
         Some((extra, _)) => name == *extra || name == "memory",
         None => filter.is_none_or(|part| name.contains(part)),
     };
-    let suites: Vec<Suite> = SUITES.into_iter().chain(extra.copied()).collect();
-    if !suites.iter().any(|(name, _)| wanted(name)) {
+    let known: Vec<Suite> = SUITES.into_iter().chain(extra.copied()).collect();
+    if !known.iter().any(|(name, _)| wanted(name)) {
         let names: Vec<&str> = SUITES.iter().chain(&EXTRA).map(|(name, _)| *name).collect();
-        bail!(
-            "no suite is called like `{}`; there are: {}",
-            filter.unwrap_or_default(),
-            names.join(", ")
-        );
+        let filter = filter.unwrap_or_default();
+        bail!("no suite is called like `{filter}`; there are: {}", names.join(", "));
     }
+    let needed = |name: &str| wanted(name) || (!only && BASE.contains(&name));
+    Ok(known.into_iter().filter(|(name, _)| needed(name)).collect())
+}
+
+/// Runs suites, also after one that failed, unless the others build on it.
+///
+/// # Errors
+/// With all that failed.
+pub(crate) fn run(stage: &Stage<'_>, suites: &[Suite]) -> Result<()> {
+    let mut failures = Vec::new();
     for (name, suite) in suites {
-        if !wanted(name) && (only || !BASE.contains(&name)) {
-            continue;
-        }
         let begun = Instant::now();
         note(&format!("suite {name}"));
-        suite(stage).with_context(|| format!("suite {name} failed"))?;
-        note(&format!("suite {name}: passed in {:.1} s", begun.elapsed().as_secs_f64()));
+        let seconds = || format!("{:.1} s", begun.elapsed().as_secs_f64());
+        match suite(stage) {
+            Ok(()) => note(&format!("suite {name}: passed in {}", seconds())),
+            Err(error) => {
+                note(&format!("suite {name}: FAILED after {}: {error:#}", seconds()));
+                failures.push(*name);
+                if BASE.contains(name) || run::stopped() {
+                    break;
+                }
+            }
+        }
     }
+    ensure!(failures.is_empty(), "suites failed: {}", failures.join(", "));
     Ok(())
 }

@@ -59,7 +59,7 @@ fn load(cluster: &Kubectl, seconds: &str, version: &[&str]) -> Result<Child> {
     let url = format!("http://{PODINFO}.{DEMO}/");
     let mut args =
         vec!["exec", "-n", DEMO, "deploy/client", "-c", "app", "--", "/mesh-demo", "load"];
-    args.extend([url.as_str(), "--rate", RATE, "--seconds", seconds, "--workers", "200"]);
+    args.extend([url.as_str(), "--rate", RATE, "--seconds", seconds, "--workers", "400"]);
     args.extend(version);
     let mut command: Command = cluster.command(&args);
     command

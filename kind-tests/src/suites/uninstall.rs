@@ -44,7 +44,7 @@ fn left(cluster: &Kubectl) -> Result<Vec<String>> {
     let all = cluster.run(&["get", &kinds.join(","), "-A", "-o", "name"])?;
     Ok(all
         .lines()
-        .filter(|name| name.contains("linkerd") || name.contains("mirror"))
+        .filter(|name| name.contains("linkerd") || name.contains("service-mirror"))
         .map(str::to_owned)
         .collect())
 }
