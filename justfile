@@ -12,7 +12,7 @@ demo:
 test:
     cargo test --workspace
 
-# one step of CI: test demo fmt clippy deny doc tidy api
+# one step of CI: test demo fmt clippy deny doc tidy helm api
 ci step:
     .ci/run {{step}}
 
@@ -27,3 +27,15 @@ api:
 # the images as archives in target/images, with their sizes; needs no container engine
 images *args:
     cargo run --quiet -p mesh-images -- {{args}}
+
+# two real clusters on this machine and all suites on them (root; builds Kubernetes once, with Go)
+e2e *args:
+    cargo run --quiet -p mesh-kind-tests -- e2e {{args}}
+
+# figures on two real clusters; wants a quiet machine
+e2e-measure:
+    cargo run --quiet -p mesh-kind-tests -- e2e measure
+
+# fifty restarts under load on two real clusters
+soak:
+    cargo run --quiet -p mesh-kind-tests -- e2e soak
