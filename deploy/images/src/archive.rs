@@ -133,7 +133,7 @@ mod tests {
             let output = Command::new("tar")
                 .arg(options)
                 .arg(&path)
-                .arg("--numeric-owner")
+                .args(["--numeric-owner", "--xattrs", "--xattrs-include=*", "--utc"])
                 .output()
                 .unwrap();
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -141,8 +141,10 @@ mod tests {
         };
         let names: Vec<String> = read("-tf").lines().map(ToOwned::to_owned).collect();
         assert_eq!(names, ["bin/", "bin/tool", "bin/alias"]);
-        let listed = read("-tvf");
-        assert!(listed.contains("-rwxr-xr-x 0/0                 7 1970-01-01"), "{listed}");
+        let listed = read("-tvvf");
+        assert!(listed.contains("-rwxr-xr-x 0/0 "), "{listed}");
+        assert!(listed.contains("7 1970-01-01"), "{listed}");
+        assert!(listed.contains("20 security.capability"), "{listed}");
         assert!(listed.contains("bin/alias -> tool"), "{listed}");
         assert_eq!(read("-xOf"), "content");
     }

@@ -34,6 +34,9 @@ struct Args {
     /// Folder in which cargo builds
     #[arg(long, default_value = "target/static")]
     target_dir: PathBuf,
+    /// Cargo's profile: `image` is what is published, `release` builds quicker
+    #[arg(long, default_value = "image")]
+    profile: String,
     /// Folder with the executables; without it they are built
     #[arg(long)]
     binaries: Option<PathBuf>,
@@ -49,7 +52,7 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let binaries = match &args.binaries {
         Some(folder) => folder.clone(),
-        None => build(&args.target_dir)?,
+        None => build(&args)?,
     };
     fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
     let mut heavy = Vec::new();
@@ -91,7 +94,7 @@ fn names(recipe: &Recipe, args: &Args) -> Vec<String> {
 }
 
 /// Builds the executables, linked statically: nothing else is in the images. Gives their folder.
-fn build(target_dir: &Path) -> Result<PathBuf> {
+fn build(args: &Args) -> Result<PathBuf> {
     let triple = match std::env::consts::ARCH {
         arch @ ("x86_64" | "aarch64") if cfg!(target_os = "linux") => {
             format!("{arch}-unknown-linux-gnu")
@@ -102,14 +105,16 @@ fn build(target_dir: &Path) -> Result<PathBuf> {
     };
     // Not RUSTFLAGS: those would reach build scripts and macros too, which cannot be static.
     let flags = format!("target.{triple}.rustflags=[\"-C\",\"target-feature=+crt-static\"]");
+    let strip = format!("profile.{}.strip=\"symbols\"", args.profile);
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--profile", "dist", "--target", &triple, "--config", &flags]);
+    cargo.args(["build", "--profile", &args.profile, "--target", &triple]);
+    cargo.args(["--config", &flags, "--config", &strip]);
     cargo.args(recipe::packages().iter().flat_map(|package| ["--package", package]));
-    cargo.arg("--target-dir").arg(std::path::absolute(target_dir)?).current_dir(root);
+    cargo.arg("--target-dir").arg(std::path::absolute(&args.target_dir)?).current_dir(root);
     let status = cargo.status().context("cargo cannot be run")?;
     ensure!(status.success(), "cargo build ended with {status}");
-    Ok(target_dir.join(triple).join("dist"))
+    Ok(args.target_dir.join(triple).join(&args.profile))
 }
 
 fn layer(recipe: &Recipe, binaries: &Path) -> Result<Vec<u8>> {

@@ -39,7 +39,7 @@ const fn file(path: &'static str, from: Source) -> File {
 }
 
 /// All images.
-pub(crate) const RECIPES: [Recipe; 3] = [
+pub(crate) const RECIPES: [Recipe; 4] = [
     Recipe {
         name: "proxy",
         fixed: None,
@@ -62,6 +62,18 @@ pub(crate) const RECIPES: [Recipe; 3] = [
         entrypoint: "/controller",
         limit: 15_000_000,
         files: &[file("controller", Source::Binary("mesh-control-plane"))],
+    },
+    Recipe {
+        name: "cni-plugin",
+        fixed: None,
+        // The node's folders are root's.
+        user: 0,
+        entrypoint: "/install-cni",
+        limit: 8_000_000,
+        files: &[
+            file("install-cni", Source::Link("opt/cni/bin/linkerd-cni")),
+            file("opt/cni/bin/linkerd-cni", Source::Binary("mesh-init")),
+        ],
     },
     Recipe {
         name: "demo",
