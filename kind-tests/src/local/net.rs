@@ -137,7 +137,8 @@ fn hierarchies() -> Result<Vec<PathBuf>> {
         .collect())
 }
 
-/// Makes the cluster's cgroup in every hierarchy. A new cpuset is empty, and nothing can run in it.
+/// Makes the cluster's cgroup in every hierarchy. A new cpuset is empty, and nothing can run in it; and all Pods together
+/// would have the weight of one process of the machine, of which the cluster's own servers are a dozen.
 ///
 /// # Errors
 /// When the kernel refuses.
@@ -150,6 +151,11 @@ pub(crate) fn make_cgroups(plan: Plan) -> Result<()> {
             let all = hierarchy.join(file);
             if all.exists() {
                 fs::write(folder.join(file), fs::read_to_string(all)?)?;
+            }
+        }
+        for (file, weight) in [("cpu.shares", "32768"), ("cpu.weight", "3200")] {
+            if folder.join(file).exists() {
+                fs::write(folder.join(file), weight)?;
             }
         }
     }
