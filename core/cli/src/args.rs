@@ -72,6 +72,8 @@ pub enum Command {
     Inject(Box<crate::inject::Args>),
     /// Print the manifests of the mesh
     Install(Box<crate::install::Args>),
+    /// Print the manifests of the CNI plugin
+    InstallCni(Box<crate::install_cni::Args>),
     /// Manage the multicluster extension
     #[command(alias = "mc")]
     Multicluster(crate::mc::Args),

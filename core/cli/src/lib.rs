@@ -13,6 +13,7 @@ mod completion;
 pub mod demo;
 pub mod inject;
 pub mod install;
+pub mod install_cni;
 mod listing;
 pub mod mc;
 pub mod output;
@@ -49,6 +50,7 @@ pub fn run(argv: Vec<OsString>) -> ExitCode {
         Command::Demo(args) => demo::run(globals, args),
         Command::Inject(args) => inject::run(globals, args),
         Command::Install(args) => install::run(globals, args),
+        Command::InstallCni(args) => install_cni::run(&args),
         Command::Multicluster(args) => mc::run(globals, args),
         Command::Prune(args) => prune::run(globals, &args),
         Command::Sandbox(args) => sandbox::run(globals, args),

@@ -14,8 +14,9 @@ use std::{
 };
 
 /// What only `mesh` prints: helm makes the namespace itself, and remembers values in its own Secret.
-const ONLY_MESH: [&str; 3] = [
+const ONLY_MESH: [&str; 4] = [
     "v1 Namespace /linkerd",
+    "v1 Namespace /linkerd-cni",
     "v1 Namespace /linkerd-multicluster",
     "v1 Secret linkerd/linkerd-config-overrides",
 ];
@@ -63,6 +64,7 @@ fn crds() {
 #[test]
 #[ignore = "needs helm: .ci/run helm"]
 fn control_plane() {
+    // proves: CHT-1
     let credentials = Credentials::make();
     let given = credentials.control_plane();
     let chart = "linkerd-control-plane";
@@ -109,6 +111,18 @@ fn multicluster() {
     compare(chart, namespace, &ha_verb, &with(&given, &["-f", ha.to_str().unwrap()]), &given);
     compare(chart, namespace, &verb, &with(&given, &domain), &[]);
     compare(chart, namespace, &verb, &with(&given, &many), &[]);
+}
+
+#[test]
+#[ignore = "needs helm: .ci/run helm"]
+fn cni() {
+    let many = [
+        "--set",
+        "inboundProxyPort=5143,portsToRedirect=80\\,443,privileged=true,priorityClassName=high",
+    ];
+    let (chart, namespace) = ("linkerd2-cni", "linkerd-cni");
+    compare(chart, namespace, &["install-cni"], &[], &[]);
+    compare(chart, namespace, &["install-cni"], &with(&[], &many), &[]);
 }
 
 fn with(flags: &[String], more: &[&str]) -> Vec<String> {

@@ -35,6 +35,7 @@ fn stable(mut objects: Vec<Value>) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_keeps_issuer_anchors_and_values() {
+    // proves: CLI-6
     let west = Cluster::open("west").await;
     let printed = objects(&mesh(&["upgrade", "-o", "json"], &west.kubeconfig));
     let secrets: Api<Secret> = Api::namespaced(west.client.clone(), "linkerd");
@@ -105,6 +106,7 @@ async fn prune_prints_what_is_no_longer_installed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn uninstall_refuses_while_it_is_needed() {
+    // proves: CLI-7
     let west = Cluster::open("west").await;
     let (ok, out, notes) = try_mesh(&["uninstall"], &west.kubeconfig);
     assert!(!ok && out.is_empty(), "{out}");
