@@ -72,7 +72,7 @@ pub(crate) const RECIPES: [Recipe; 4] = [
         limit: 8_000_000,
         files: &[
             file("install-cni", Source::Link("opt/cni/bin/linkerd-cni")),
-            file("opt/cni/bin/linkerd-cni", Source::Binary("mesh-init")),
+            file("opt/cni/bin/linkerd-cni", Source::Binary("mesh-cni")),
         ],
     },
     Recipe {
@@ -93,10 +93,12 @@ control:x:2103:2103::/:
 nobody:x:65534:65534::/:
 ";
 
-/// The packages that the images' executables are built from, each of the name of its executable.
+/// The packages that the images' executables are built from: each of the name of its executable, but for the
+/// one that has two.
 pub(crate) fn packages() -> Vec<&'static str> {
     let binaries =
         RECIPES.iter().flat_map(|recipe| recipe.files).filter_map(|file| match file.from {
+            Source::Binary("mesh-cni") => Some("mesh-init"),
             Source::Binary(name) | Source::NetworkBinary(name) => Some(name),
             Source::Link(_) => None,
         });

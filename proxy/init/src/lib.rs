@@ -1,10 +1,10 @@
 //! # Redirecting a Pod's traffic
 //!
-//! Job: the programs that put a proxy in a Pod's way, in one file: `linkerd2-proxy-init` sets the redirect
-//! rules, `linkerd2-network-validator` proves that somebody has, `linkerd-cni` is the plugin that does so
-//! for the container runtime, `install-cni` brings the plugin to a node.
+//! Job: the programs that put a proxy in a Pod's way. In a Pod: `linkerd2-proxy-init` sets the redirect rules,
+//! `linkerd2-network-validator` proves that somebody has. On a node: `linkerd-cni` is the plugin that sets
+//! them for the container runtime, `install-cni` brings the plugin there.
 //! May touch: the environment, through its settings tables. Must not touch: traffic.
-//! Callers: `main.rs`, `core/cli`.
+//! Callers: `main.rs`, `bin/mesh-cni.rs`, `core/cli`.
 
 mod args;
 mod cni;
@@ -26,24 +26,38 @@ use mesh_process::{
 };
 use std::{ffi::OsString, io::Write, path::Path, process::ExitCode};
 
-/// Runs the program that the first word of `args` names, or the second, if the first is `mesh-init`.
+/// Runs a Pod's program: the one that the first word of `args` names, or the second.
 pub fn run(args: Vec<OsString>) -> ExitCode {
-    let (program, args) = choose(&args);
+    let (program, args) = choose(&args, InPod::of, InPod::Setup);
+    answer(args, |pod, args| match program {
+        InPod::Setup => setup::run(pod, args),
+        InPod::Validator => validator::run(pod, args),
+    })
+}
+
+/// Runs a node's program, likewise. It is a function of its own, and an executable of its own, because the
+/// client of the API server would double the size of what every Pod's image holds.
+pub fn run_on_node(args: Vec<OsString>) -> ExitCode {
+    match choose(&args, OnNode::of, OnNode::Plugin) {
+        (OnNode::Plugin, _) => cni::run(),
+        (OnNode::Installer, args) => answer(args, |_, _| install::run()),
+    }
+}
+
+/// Help, a run, and what to tell of its end.
+fn answer(
+    args: &[OsString],
+    run: impl FnOnce(&PodContext, &[OsString]) -> Result<(), Box<dyn std::error::Error>>,
+) -> ExitCode {
+    if args.iter().any(|a| matches!(a.to_str(), Some("-h" | "-help" | "--help"))) {
+        print(&page("mesh-init", tables()));
+        return ExitCode::SUCCESS;
+    }
     let pod = match PodContext::from_lookup(env) {
         Ok(pod) => pod,
         Err(error) => return fail(&error, EXIT_USAGE),
     };
-    if args.iter().any(|a| matches!(a.to_str(), Some("-h" | "-help" | "--help"))) {
-        print(&help());
-        return ExitCode::SUCCESS;
-    }
-    let ended = match program {
-        Program::Setup => setup::run(&pod, args),
-        Program::Validator => validator::run(&pod, args),
-        Program::Installer => install::run(),
-        Program::Plugin => return cni::run(),
-    };
-    match ended {
+    match run(&pod, args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<validator::Unproven>() => {
             fail(error.as_ref(), validator::NOT_CONFIGURED)
@@ -62,20 +76,33 @@ pub fn tables() -> &'static [(&'static str, &'static [Setting])] {
     ]
 }
 
-/// The programs in this file.
+/// The programs of a Pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Program {
+enum InPod {
     Setup,
     Validator,
+}
+
+/// The programs of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OnNode {
     Plugin,
     Installer,
 }
 
-impl Program {
+impl InPod {
     fn of(name: &str) -> Option<Self> {
         Some(match name {
             "linkerd2-proxy-init" | "proxy-init" => Self::Setup,
             "linkerd2-network-validator" | "network-validator" => Self::Validator,
+            _ => return None,
+        })
+    }
+}
+
+impl OnNode {
+    fn of(name: &str) -> Option<Self> {
+        Some(match name {
             "linkerd-cni" => Self::Plugin,
             "install-cni" | "linkerd2-cni-install" => Self::Installer,
             _ => return None,
@@ -84,22 +111,15 @@ impl Program {
 }
 
 /// The program and its own arguments.
-fn choose(args: &[OsString]) -> (Program, &[OsString]) {
-    let named = |word: Option<&OsString>| {
-        let name = Path::new(word?).file_name()?.to_str()?;
-        Program::of(name)
-    };
+fn choose<T>(args: &[OsString], of: impl Fn(&str) -> Option<T>, otherwise: T) -> (T, &[OsString]) {
+    let named = |word: Option<&OsString>| of(Path::new(word?).file_name()?.to_str()?);
     if let Some(program) = named(args.first()) {
         return (program, &args[1..]);
     }
     match named(args.get(1)) {
         Some(program) => (program, &args[2..]),
-        None => (Program::Setup, args.get(1..).unwrap_or_default()),
+        None => (otherwise, args.get(1..).unwrap_or_default()),
     }
-}
-
-fn help() -> String {
-    page("mesh-init", tables())
 }
 
 /// Text on stdout. A closed stdout leaves nobody to tell.

@@ -27,6 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const POD: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
 const WORLD: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 
+/// A path and the object there.
+type Known = (&'static str, fn() -> Value);
+
 /// An API server that knows a few objects, and the kubeconfig for it.
 struct Api {
     addr: SocketAddr,
@@ -34,7 +37,7 @@ struct Api {
 }
 
 impl Api {
-    fn start(objects: &'static [(&'static str, fn() -> Value)]) -> Self {
+    fn start(objects: &'static [Known]) -> Self {
         let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".into()]).unwrap();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -99,7 +102,7 @@ fn plain() -> Value {
     json!({"metadata": {}, "spec": {"containers": [{"name": "app"}]}})
 }
 
-const OBJECTS: &[(&str, fn() -> Value)] = &[
+const OBJECTS: &[Known] = &[
     ("/api/v1/namespaces/demo/pods/web", meshed),
     ("/api/v1/namespaces/demo/pods/plain", plain),
     ("/api/v1/namespaces/demo", || json!({"metadata": {"annotations": {}}})),
@@ -113,7 +116,7 @@ fn plugin(command: &str, pod: &str, netns: &str, kubeconfig: &Path) -> Output {
                     "inbound-ports-to-ignore": ["4190", "4191"]},
         "prevResult": {"cniVersion": "1.0.0", "ips": [{"address": "10.99.0.2/24"}]},
     });
-    let mut child = Command::new(env!("CARGO_BIN_EXE_mesh-init"))
+    let mut child = Command::new(env!("CARGO_BIN_EXE_mesh-cni"))
         .arg("linkerd-cni")
         .env("CNI_COMMAND", command)
         .env("CNI_NETNS", netns)
@@ -220,7 +223,7 @@ impl Installer {
         fs::write(at("host/etc/cni/net.d/10-net.conflist"), list.to_string()).unwrap();
         let template = r#"{"name": "linkerd-cni", "type": "linkerd-cni",
                            "kubernetes": {"kubeconfig": "__KUBECONFIG_FILEPATH__"}}"#;
-        let child = Command::new(env!("CARGO_BIN_EXE_mesh-init"))
+        let child = Command::new(env!("CARGO_BIN_EXE_mesh-cni"))
             .arg("install-cni")
             .env("CONTAINER_MOUNT_PREFIX", at("host"))
             .env("CONTAINER_CNI_BIN_DIR", at("none"))
@@ -275,7 +278,7 @@ fn the_installer_brings_keeps_and_takes_away() {
     assert!(list.contains("/etc/cni/net.d/ZZZ-linkerd-cni-kubeconfig"), "{list}");
     let program = installer.folder.path().join("host/opt/cni/bin/linkerd-cni");
     assert_eq!(fs::metadata(&program).unwrap().permissions().mode() & 0o777, 0o755);
-    assert_eq!(fs::read(program).unwrap(), fs::read(env!("CARGO_BIN_EXE_mesh-init")).unwrap());
+    assert_eq!(fs::read(program).unwrap(), fs::read(env!("CARGO_BIN_EXE_mesh-cni")).unwrap());
     let kubeconfig = "etc/cni/net.d/ZZZ-linkerd-cni-kubeconfig";
     assert!(installer.read(kubeconfig).unwrap().contains("https://10.96.0.1:443"));
 

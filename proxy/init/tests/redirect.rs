@@ -61,12 +61,12 @@ impl Network {
     }
 
     /// Who answers a client outside.
-    fn from_outside(&self, port: u16) -> String {
+    fn outside_hears(&self, port: u16) -> String {
         self.world.run(|| hear((POD, port)))
     }
 
     /// Who answers the application's call to the world.
-    fn from_app(&self, port: u16) -> String {
+    fn app_hears(&self, port: u16) -> String {
         self.pod.run_as_app(|| hear((WORLD, port)))
     }
 }
@@ -109,15 +109,15 @@ fn hear(addr: (Ipv4Addr, u16)) -> String {
 fn all_that_comes_and_goes_is_redirected_and_its_destination_is_known() {
     with_rights("all_that_comes_and_goes_is_redirected_and_its_destination_is_known", || {
         let network = Network::new();
-        assert_eq!(network.from_outside(80), "app");
-        assert_eq!(network.from_app(80), "world");
+        assert_eq!(network.outside_hears(80), "app");
+        assert_eq!(network.app_hears(80), "world");
         network.apply(|_| {});
-        assert_eq!(network.from_outside(80), "inbound for 10.99.0.2:80");
-        assert_eq!(network.from_outside(9), "inbound for 10.99.0.2:9");
-        assert_eq!(network.from_app(80), "outbound for 10.99.0.1:80");
-        assert_eq!(network.from_app(9), "outbound for 10.99.0.1:9");
+        assert_eq!(network.outside_hears(80), "inbound for 10.99.0.2:80");
+        assert_eq!(network.outside_hears(9), "inbound for 10.99.0.2:9");
+        assert_eq!(network.app_hears(80), "outbound for 10.99.0.1:80");
+        assert_eq!(network.app_hears(9), "outbound for 10.99.0.1:9");
         // What comes to the proxy's own port was meant for it.
-        assert_eq!(network.from_outside(4143), "inbound");
+        assert_eq!(network.outside_hears(4143), "inbound");
     });
 }
 
@@ -127,13 +127,13 @@ fn the_proxys_user_and_group_and_loopback_pass() {
     with_rights("the_proxys_user_and_group_and_loopback_pass", || {
         let network = Network::new();
         network.apply(|redirect| redirect.proxy_uid = Some(APP));
-        assert_eq!(network.from_app(80), "world");
+        assert_eq!(network.app_hears(80), "world");
         network.apply(|redirect| redirect.proxy_uid = Some(APP + 1));
-        assert_eq!(network.from_app(80), "outbound for 10.99.0.1:80");
+        assert_eq!(network.app_hears(80), "outbound for 10.99.0.1:80");
         network.apply(|redirect| redirect.proxy_gid = Some(APP));
-        assert_eq!(network.from_app(80), "world");
+        assert_eq!(network.app_hears(80), "world");
         network.apply(|redirect| redirect.proxy_gid = Some(APP + 1));
-        assert_eq!(network.from_app(80), "outbound for 10.99.0.1:80");
+        assert_eq!(network.app_hears(80), "outbound for 10.99.0.1:80");
         for own in [Ipv4Addr::LOCALHOST, POD] {
             assert_eq!(network.pod.run_as_app(|| hear((own, 80))), "app");
         }
@@ -149,11 +149,11 @@ fn skipped_ports_and_networks_pass() {
             redirect.skip_inbound = "80,440-450".parse().unwrap();
             redirect.skip_outbound = "8000".parse().unwrap();
         });
-        assert_eq!(network.from_outside(80), "app");
-        assert_eq!(network.from_outside(443), "app");
-        assert_eq!(network.from_outside(8000), "inbound for 10.99.0.2:8000");
-        assert_eq!(network.from_app(80), "outbound for 10.99.0.1:80");
-        assert_eq!(network.from_app(8000), "world");
+        assert_eq!(network.outside_hears(80), "app");
+        assert_eq!(network.outside_hears(443), "app");
+        assert_eq!(network.outside_hears(8000), "inbound for 10.99.0.2:8000");
+        assert_eq!(network.app_hears(80), "outbound for 10.99.0.1:80");
+        assert_eq!(network.app_hears(8000), "world");
         for (subnet, heard) in [
             ("10.99.0.1/32", "app"),
             ("10.96.0.0/13", "app"),
@@ -161,13 +161,13 @@ fn skipped_ports_and_networks_pass() {
             ("fd00::/8", "inbound for 10.99.0.2:80"),
         ] {
             network.apply(|redirect| redirect.skip_subnets = vec![subnet.parse().unwrap()]);
-            assert_eq!(network.from_outside(80), heard, "{subnet}");
-            assert_eq!(network.from_app(80), "outbound for 10.99.0.1:80", "{subnet}");
+            assert_eq!(network.outside_hears(80), heard, "{subnet}");
+            assert_eq!(network.app_hears(80), "outbound for 10.99.0.1:80", "{subnet}");
         }
         network.apply(|redirect| redirect.only_inbound = "443,8000-8001".parse().unwrap());
-        assert_eq!(network.from_outside(80), "app");
-        assert_eq!(network.from_outside(443), "inbound for 10.99.0.2:443");
-        assert_eq!(network.from_outside(8000), "inbound for 10.99.0.2:8000");
+        assert_eq!(network.outside_hears(80), "app");
+        assert_eq!(network.outside_hears(443), "inbound for 10.99.0.2:443");
+        assert_eq!(network.outside_hears(8000), "inbound for 10.99.0.2:8000");
     });
 }
 
@@ -178,10 +178,10 @@ fn a_second_run_replaces_and_a_failed_one_changes_nothing() {
         let network = Network::new();
         for _ in 0..3 {
             network.apply(|redirect| redirect.skip_inbound = "80".parse().unwrap());
-            assert_eq!(network.from_outside(80), "app");
+            assert_eq!(network.outside_hears(80), "app");
         }
         network.apply(|redirect| redirect.skip_inbound = "443".parse().unwrap());
-        assert_eq!(network.from_outside(80), "inbound for 10.99.0.2:80");
+        assert_eq!(network.outside_hears(80), "inbound for 10.99.0.2:80");
         // More ports than one transaction holds.
         let many: Vec<String> = (0..4000).map(|n| (2 * n + 1).to_string()).collect();
         let redirect = Redirect {
@@ -197,8 +197,8 @@ fn a_second_run_replaces_and_a_failed_one_changes_nothing() {
         };
         let error = network.pod.run(|| apply(&redirect, None)).unwrap_err();
         assert!(error.to_string().contains("too many rules"), "{error}");
-        assert_eq!(network.from_outside(443), "app");
-        assert_eq!(network.from_outside(80), "inbound for 10.99.0.2:80");
+        assert_eq!(network.outside_hears(443), "app");
+        assert_eq!(network.outside_hears(80), "inbound for 10.99.0.2:80");
     });
 }
 
@@ -212,7 +212,7 @@ fn another_namespace_can_be_named() {
             .output()
             .unwrap();
         assert!(output.status.success(), "{output:?}");
-        assert_eq!(network.from_outside(80), "inbound for 10.99.0.2:80");
+        assert_eq!(network.outside_hears(80), "inbound for 10.99.0.2:80");
         assert_eq!(network.world.run_as_app(|| hear((WORLD, 80))), "world");
     });
 }
