@@ -1,17 +1,19 @@
 //! `mc check` names the cause of what is wrong, and is green once it is mended.
 
 use crate::{
-    harness::{Cluster, demo, eventually, try_mesh},
+    harness::{Cluster, demo, eventually, mesh, try_mesh},
     stage::{EXTENSION, Stage, ready, scale},
 };
 use k8s_openapi::{
     ByteString,
     api::core::v1::{ConfigMap, Secret},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{
     Api,
-    api::{Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams},
 };
+use mesh_k8s::link::Link;
 use serde_json::json;
 
 /// What `mc check` says in west while something is wrong.
@@ -72,6 +74,7 @@ async fn check_names_bad_credentials_and_an_unreachable_api() {
     put_kubeconfig(&stage.west, &with_value(&good, "server:", &closed)).await;
     let out = complaint(&stage.west);
     assert!(out.contains("failed to connect to API for cluster: [east]"), "{out}");
+    assert!(out.contains(&closed), "the address: {out}");
     assert!(out.contains("refused"), "{out}");
     put_kubeconfig(&stage.west, &good).await;
     stage.well().await;
@@ -119,4 +122,33 @@ async fn check_names_a_missing_gateway_and_a_missing_mirror() {
         try_mesh(&["mc", "check", "--wait", "1s"], &stage.west.kubeconfig).0.then_some(())
     })
     .await;
+}
+
+/// A Link that the CRD accepts and the mirror cannot use.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_invalid_link_is_told_and_unlink_prints_only_what_exists() {
+    let stage = Stage::enter().await;
+    let links: Api<Link> = Api::namespaced(stage.west.client.clone(), EXTENSION);
+    let mut link = links.get("east").await.unwrap();
+    link.metadata = ObjectMeta { name: Some("ghost".into()), ..ObjectMeta::default() };
+    link.status = None;
+    link.spec.target_cluster_name = "ghost".into();
+    link.spec.gateway_identity = "not an identity".into();
+    link.spec.cluster_credentials_secret = "No_Secret".into();
+    links.create(&PostParams::default(), &link).await.unwrap();
+    let (_, table, notes) = try_mesh(&["mc", "gateways"], &stage.west.kubeconfig);
+    let out = complaint(&stage.west);
+    let printed =
+        mesh(&["mc", "unlink", "--cluster-name", "ghost", "-o", "json"], &stage.west.kubeconfig);
+    links.delete("ghost", &DeleteParams::default()).await.unwrap();
+    println!("{notes}{table}\n{printed}");
+    assert!(notes.contains("ghost: the Link is not valid:"), "{notes}");
+    assert!(out.contains("ghost"), "{out}");
+    // The mirror may have taken a Lease before it looked; there is no Role, and no such Secret can be.
+    for line in printed.lines() {
+        let object: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(["Link", "Lease"].contains(&object["kind"].as_str().unwrap()), "{printed}");
+    }
+    assert!(printed.contains("\"Link\""), "{printed}");
+    green(&stage.west);
 }
