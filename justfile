@@ -12,7 +12,7 @@ demo:
 test:
     cargo test --workspace
 
-# one step of CI: test demo fmt clippy deny doc tidy helm api
+# one step of CI: test demo fmt clippy deny doc tidy helm api e2e
 ci step:
     .ci/run {{step}}
 
