@@ -246,7 +246,7 @@ fn bytes_are_carried_both_ways_also_where_the_server_speaks_first() {
     with_rights("bytes_are_carried_both_ways_also_where_the_server_speaks_first", || {
         let mesh = Mesh::start();
         for (port, metadata) in
-            [(5432, meshed(ProtocolHint::Opaque, true)), (5433, EndpointMetadata::default())]
+            [(6000, meshed(ProtocolHint::Opaque, true)), (6001, EndpointMetadata::default())]
         {
             mesh.tell(BYTES, metadata, true);
             let said = mesh.client.run(|| {
