@@ -23,3 +23,21 @@ ci-all:
 # the API suite against a real kube-apiserver (builds it once, with Go)
 api:
     .ci/run api
+
+# the proxy beside HAProxy and Envoy: table and bench.json (root; installs what it needs)
+bench *arguments: bench-build
+    {{target}}/release/mesh-bench run {{arguments}}
+
+# two minutes of it: fails where the ratios are far off
+bench-smoke:
+    .ci/run bench
+
+# ten minutes of half load while endpoints, policies and certificates change
+soak *arguments: bench-build
+    {{target}}/release/mesh-bench soak {{arguments}}
+
+target := env("CARGO_TARGET_DIR", "target")
+
+[private]
+bench-build:
+    cargo build --release -p mesh-proxy -p mesh-bench
