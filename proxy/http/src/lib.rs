@@ -14,6 +14,7 @@ pub mod headers;
 pub mod normalize;
 pub mod observe;
 pub mod orig_proto;
+mod ping;
 pub mod respond;
 pub mod server;
 pub mod upgrade;

@@ -19,7 +19,13 @@ use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use mesh_model::{endpoint::Endpoint, transport::SessionProtocol};
 use parking_lot::Mutex;
-use std::{collections::HashMap, io, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    hash::{Hash, Hasher},
+    io,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{sync::Notify, time::Instant};
 
 pub(crate) struct Pool {
@@ -43,8 +49,9 @@ struct IdleState {
     sweeping: bool,
 }
 
-/// Requests that differ in these never share a connection.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// Requests that differ in these never share a connection. Authorities are compared byte by byte: that
+/// spellings in upper and lower case do not share costs less than telling that they could.
+#[derive(Clone, Debug)]
 struct Key {
     absolute: bool,
     authority: Authority,
@@ -276,6 +283,20 @@ async fn sweep(idle: Arc<Idle>) {
             state.sweeping = false;
             return;
         }
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.absolute == other.absolute && self.authority.as_str() == other.authority.as_str()
+    }
+}
+
+impl Eq for Key {}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.absolute, self.authority.as_str()).hash(state);
     }
 }
 
