@@ -17,7 +17,7 @@ use mesh_model::{
     endpoint::{Endpoint, Http2Params, KeepAlive, ProtocolHint},
     transport::SessionProtocol,
 };
-use mesh_stack::{backoff::Backoff, ewma::Load, gate::Gate, io::BoxedIo};
+use mesh_stack::{backoff::Backoff, gate::Gate, io::BoxedIo};
 use std::{
     io,
     sync::{
@@ -105,8 +105,8 @@ pub(crate) struct Shared {
     pub(crate) connect: Arc<dyn Connect>,
     pub(crate) params: ClientParams,
     /// Told when a client becomes ready or fails to.
-    pub(crate) changed: Notify,
-    pub(crate) gate: Gate,
+    pub(crate) changed: Arc<Notify>,
+    pub(crate) gate: Arc<Gate>,
     /// Whether an endpoint that refuses is tried again in the background. Not where it is the only one:
     /// then each request tries for itself.
     pub(crate) recovers: bool,
@@ -115,7 +115,6 @@ pub(crate) struct Shared {
 /// The client of one endpoint.
 pub(crate) struct EndpointClient {
     pub(crate) endpoint: Endpoint,
-    pub(crate) load: Arc<Load>,
     pub(crate) observe: Arc<dyn ObserveEndpoint>,
     shared: Arc<Shared>,
     link: Link,
@@ -144,14 +143,12 @@ pub(crate) enum Readiness {
 impl EndpointClient {
     pub(crate) fn new(
         endpoint: Endpoint,
-        load: Arc<Load>,
         observe: Arc<dyn ObserveEndpoint>,
         shared: Arc<Shared>,
     ) -> Arc<Self> {
         let pool = Pool::new(&shared.params);
         Arc::new(Self {
             endpoint,
-            load,
             observe,
             shared,
             link: Link::default(),
@@ -187,6 +184,16 @@ impl EndpointClient {
         match lane {
             Lane::Http1 => self.pool.failure(),
             Lane::Http2 => self.link.failure(),
+        }
+    }
+
+    /// Whether it seems able to take requests; changes nothing.
+    pub(crate) fn is_ready(&self) -> bool {
+        match self.endpoint.metadata.hint {
+            ProtocolHint::Http2 => self.link.is_ready(),
+            ProtocolHint::Unknown | ProtocolHint::Opaque => {
+                !self.pool_down.load(Ordering::Relaxed) && self.link.failure().is_none()
+            }
         }
     }
 

@@ -62,6 +62,11 @@ impl Link {
         }
     }
 
+    /// Whether there is a connection.
+    pub(crate) fn is_ready(&self) -> bool {
+        matches!(*self.state.lock(), State::Ready(_))
+    }
+
     pub(crate) fn failure(&self) -> Option<Arc<ConnectFailure>> {
         self.failure.lock().clone()
     }

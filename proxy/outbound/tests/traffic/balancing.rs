@@ -6,6 +6,7 @@ use crate::harness::*;
 use http::{Request, Response};
 use mesh_http::{Body, detect::HttpVersion};
 use mesh_model::endpoint::{EndpointMetadata, EndpointSet, KeepAlive, ProtocolHint};
+use mesh_stack::backoff::Backoff;
 use std::{
     collections::HashSet,
     net::SocketAddr,
@@ -44,30 +45,30 @@ async fn endpoints_come_and_go_under_load_without_a_failure() {
     let client = h2(rig.entrance(NAME).await).await;
     let stop = Arc::new(AtomicBool::new(false));
     let seen = Arc::new(Mutex::new(HashSet::new()));
+    let done = Arc::new(AtomicUsize::new(0));
     let load: Vec<_> = (0..16)
         .map(|_| {
             let (mut client, stop, seen) = (client.clone(), stop.clone(), seen.clone());
+            let done = done.clone();
             tokio::spawn(async move {
-                let mut sent = 0;
                 while !stop.load(Ordering::Relaxed) {
                     let response = client.send_request(get()).await.unwrap();
                     assert_eq!(response.status(), 200);
                     let tag = text(response.into_body()).await;
                     seen.lock().unwrap().insert(tag);
-                    sent += 1;
+                    done.fetch_add(1, Ordering::Relaxed);
                 }
-                sent
             })
         })
         .collect();
     for round in 0..40 {
         let from = round % 3;
         rig.known.set(NAME, set(&servers[from..from + 2]));
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        let goal = done.load(Ordering::Relaxed) + 20;
+        until("requests go on", || done.load(Ordering::Relaxed) >= goal).await;
     }
     stop.store(true, Ordering::Relaxed);
-    let sent: usize = futures::future::join_all(load).await.into_iter().map(|n| n.unwrap()).sum();
-    assert!(sent > 100, "{sent}");
+    futures::future::join_all(load).await.into_iter().for_each(|ended| ended.unwrap());
     assert_eq!(seen.lock().unwrap().len(), 4);
 }
 
@@ -134,14 +135,23 @@ async fn a_peer_that_drains_costs_no_request() {
 // proves: BAL-3
 #[tokio::test]
 async fn a_peer_that_is_back_is_found_by_the_first_who_needs_it() {
-    let rig = Rig::with(|config| config.balance.failfast = Duration::from_secs(20));
+    let rig = Rig::with(|config| {
+        config.balance.failfast = Duration::from_secs(20);
+        // The backoff alone would find it after a minute.
+        let minute = Duration::from_secs(60);
+        config.balance.client.backoff = Backoff::new(minute, minute, 0.0).unwrap();
+    });
     let (listener, addr) = bind().await;
     drop(listener);
     rig.known.service(NAME, false, set(&[(addr, hinted())]));
     let mut client = h2(rig.entrance(NAME).await).await;
     let waiting = tokio::spawn(async move { client.send_request(get()).await.unwrap().status() });
-    // Long enough for the backoff alone to wait 1.6 s and more between attempts.
-    tokio::time::sleep(Duration::from_millis(1600)).await;
+    let queued = |rig: &Rig| {
+        let shown = String::from_utf8(rig.metrics.text()).unwrap();
+        let length = |line: &str| line.starts_with("outbound_http_balancer_queue_length{");
+        shown.lines().any(|line| length(line) && line.ends_with(" 1"))
+    };
+    until("the request waits", || queued(&rig)).await;
     let listener = tokio::net::TcpListener::bind(addr).await.unwrap();
     let back = Instant::now();
     tokio::spawn(serve_on(listener, HttpVersion::Http2, echo));
@@ -215,9 +225,9 @@ async fn metrics_tell_of_requests_and_connections() {
     assert_eq!(response.status(), 200);
     text(response.into_body()).await;
     let scrape = || {
-        let families = rig.metrics.registry().gather();
-        let found = families.iter().find(|f| f.name() == "response_total");
-        found.map(|f| format!("{:?}", f.get_metric())).unwrap_or_default()
+        let shown = String::from_utf8(rig.metrics.text()).unwrap();
+        let found = shown.lines().find(|line| line.starts_with("response_total{"));
+        found.map(str::to_owned).unwrap_or_default()
     };
     until("the response is counted", || scrape().contains("dst_service")).await;
     let scraped = scrape();
