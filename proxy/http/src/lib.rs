@@ -5,8 +5,10 @@
 //! May touch: byte streams handed in, timers. Must not touch: sockets, TLS, discovery, policy.
 //! Callers: inbound, outbound, the gateway, admin, control-plane clients.
 
+mod accrual;
 pub mod balance;
 pub mod body;
+pub mod classify;
 pub mod client;
 pub mod detect;
 pub mod error;
@@ -16,7 +18,9 @@ pub mod observe;
 pub mod orig_proto;
 mod ping;
 pub mod respond;
+pub mod retry;
 pub mod server;
+pub mod timeouts;
 pub mod upgrade;
 
 pub use self::{
