@@ -107,24 +107,26 @@ impl Metrics {
     pub fn new(retain_idle: Duration) -> Self {
         let registrar = Registrar::new(retain_idle);
         let requests = ["request_total", "response_total", "response_latency_ms"];
+        let stack = StackMetrics::new(&registrar);
+        let balancers = |protocol| Some(stack.layer(Direction::Outbound, protocol, "balancer"));
         // Linkerd's older families first, as there.
         Self(Arc::new(Families {
             http: HttpMetrics::new(&registrar, requests),
             profile_routes: ProfileRouteMetrics::new(&registrar),
             control: ControlMetrics::new(&registrar),
             transport: TransportMetrics::new(&registrar),
-            stack: StackMetrics::new(&registrar),
             errors: ErrorMetrics::new(&registrar),
             access: InboundAccess::new(&registrar),
             outbound_routes: OutboundRouteMetrics::new(&registrar),
             inbound_routes: InboundRouteMetrics::new(&registrar),
             detect: DetectMetrics::new(&registrar),
             identity: IdentityMetrics::new(&registrar),
-            http_balancers: BalancerMetrics::new(&registrar, BalancerNames::HTTP),
-            tcp_balancers: BalancerMetrics::new(&registrar, BalancerNames::TCP),
-            tls_balancers: BalancerMetrics::new(&registrar, BalancerNames::TLS),
+            http_balancers: BalancerMetrics::new(&registrar, BalancerNames::HTTP, balancers("http")),
+            tcp_balancers: BalancerMetrics::new(&registrar, BalancerNames::TCP, balancers("tcp")),
+            tls_balancers: BalancerMetrics::new(&registrar, BalancerNames::TLS, balancers("tls")),
             runtimes: RuntimeMetrics::new(&registrar),
             tracer: OnceLock::new(),
+            stack,
             registrar,
         }))
     }

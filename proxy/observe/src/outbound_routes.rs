@@ -297,20 +297,21 @@ impl OutboundRouteSeries {
         }))
     }
 
-    /// The series of requests for a host: this one, unless hosts are labels.
-    pub fn of_host(&self, host: Option<&str>) -> Self {
-        let (Some(hosts), Some(host)) = (&self.0.hosts, host) else { return self.clone() };
+    /// The series of requests for a host; `None` unless hosts are labels: then this one counts.
+    pub fn of_host<'h>(&self, host: impl FnOnce() -> Option<&'h str>) -> Option<Self> {
+        let hosts = self.0.hosts.as_ref()?;
+        let host = host()?;
         let mut hosts = hosts.lock();
         if let Some(known) = hosts.get(host) {
-            return known.clone();
+            return Some(known.clone());
         }
         if hosts.len() >= MOST_HOSTS {
-            return self.clone();
+            return None;
         }
         let labels = self.0.labels.clone().with("hostname", host);
         let new = Self::new(self.0.families.clone(), labels, None);
         hosts.insert(host.into(), new.clone());
-        new
+        Some(new)
     }
 
     /// Counts what happens to a request that may be sent again.

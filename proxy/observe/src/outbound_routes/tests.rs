@@ -79,7 +79,7 @@ fn grpc_codes_have_names_and_hosts_may_be_labels() {
     let (registrar, metrics) = metrics();
     let (parent, route) = (Meta::built_in("p"), Meta::built_in("r"));
     let series = metrics.route(RequestKind::Grpc, (&parent, 7), &route, true);
-    let series = series.of_host(Some("web.shop"));
+    let series = series.of_host(|| Some("web.shop")).unwrap();
     let (_, exchange) = series.begin(Request::new(Body::empty()));
     let response = Response::builder().header("grpc-status", "14").body(Body::empty()).unwrap();
     drop(OutboundExchange { route: Some(exchange), backend: None }.respond(response));
