@@ -106,18 +106,20 @@ pub async fn serve<S: Service>(
     let (hold, mut released) = mpsc::channel(1);
     let front = Arc::new(Front { service, informational, close: Notify::new(), hold });
     let drain = pin!(drain);
+    // Boxed: a connection that turns out to carry something else, or the other version, shall not make room
+    // for this one in its task.
     match version {
         HttpVersion::Http1 => {
             let service = service_fn(move |request: Request<Incoming>| {
                 let front = front.clone();
                 async move { front.handle(request.map(Body::from)).await }
             });
-            serve_http1(TokioIo::new(io), service, drain).await?;
+            Box::pin(serve_http1(TokioIo::new(io), service, drain)).await?;
             // Nothing is ever sent: this waits until every tunnel has let go.
             let _: Option<()> = released.recv().await;
             Ok(())
         }
-        HttpVersion::Http2 => h2::serve(io, &params.http2, front, drain).await,
+        HttpVersion::Http2 => Box::pin(h2::serve(io, &params.http2, front, drain)).await,
     }
 }
 
