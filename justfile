@@ -26,7 +26,7 @@ api:
 
 # the proxy beside HAProxy and Envoy: table and bench.json (root; installs what it needs)
 bench *arguments: bench-build
-    {{target}}/release/mesh-bench run {{arguments}}
+    {{target}}/dist/mesh-bench run {{arguments}}
 
 # two minutes of it: fails where the ratios are far off
 bench-smoke:
@@ -34,10 +34,10 @@ bench-smoke:
 
 # ten minutes of half load while endpoints, policies and certificates change
 soak *arguments: bench-build
-    {{target}}/release/mesh-bench soak {{arguments}}
+    {{target}}/dist/mesh-bench soak {{arguments}}
 
 target := env("CARGO_TARGET_DIR", "target")
 
 [private]
 bench-build:
-    cargo build --release -p mesh-proxy -p mesh-bench
+    cargo build --profile dist -p mesh-proxy -p mesh-bench

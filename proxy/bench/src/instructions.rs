@@ -5,12 +5,12 @@
 //! May touch: the rig. Callers: the run.
 
 use crate::{
-    cases::Case,
+    cases::{Case, read_h2load},
     net::addr,
     peers::{Options, Peer},
     rig::Rig,
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::{fs, time::Duration};
 
 /// The result.
@@ -43,12 +43,12 @@ fn total(rig: &Rig, peer: Peer, case: Case, requests: u32) -> Result<Vec<f64>> {
     let running = peer.start(rig, &options)?;
     let (number, vip) = (requests.to_string(), addr::VIP);
     let url = |port: u16| format!("http://{vip}:{port}/");
-    match case {
-        Case::H2 => {
-            rig.load(&["h2load", "-c4", "-m16", "-t1", "-n", &number, &url(8081)], LIMIT)?
-        }
-        _ => rig.load(&["h2load", "--h1", "-c16", "-t1", "-n", &number, &url(8080)], LIMIT)?,
+    let text = match case {
+        Case::H2 => rig.load(&["h2load", "-c4", "-m16", "-t1", "-n", &number, &url(8081)], LIMIT),
+        _ => rig.load(&["h2load", "--h1", "-c16", "-t1", "-n", &number, &url(8080)], LIMIT),
     };
+    let done = read_h2load(&text?, 1)?.units;
+    ensure!(done == f64::from(requests), "{peer}: {done} of {requests} requests succeeded");
     let names: Vec<_> = running.proxies.iter().map(|p| p.name.clone()).collect();
     running.stop(Duration::from_secs(60));
     names.iter().map(|name| collected(rig, name)).collect()

@@ -93,6 +93,7 @@ fn smoke() -> Result<()> {
         seconds: 1,
         idle: Vec::new(),
         instructions: false,
+        keep: false,
     };
     let mut report = run::run(&plan)?;
     report.finish();

@@ -44,6 +44,9 @@ pub(crate) struct Plan {
     /// Count instructions a request too (valgrind; HAProxy and ours).
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
     pub(crate) instructions: bool,
+    /// Keep the rig's folder: configurations, logs, callgrind's files.
+    #[arg(long)]
+    pub(crate) keep: bool,
 }
 
 /// One case with one peer in one round.
@@ -100,7 +103,9 @@ pub(crate) fn run(plan: &Plan) -> Result<Report> {
             }
         }
     }
-    rig.done();
+    if !plan.keep {
+        rig.done();
+    }
     Ok(report)
 }
 
@@ -151,7 +156,6 @@ impl Sample {
     }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
 fn named<S: serde::Serializer>(case: &Case, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(&case.name())
 }

@@ -55,6 +55,9 @@ fn variables(rig: &Rig, role: Role, workers: usize) -> Result<Vec<(String, Strin
         ("POLICY_WORKLOAD", workload),
         ("POLICY_CLUSTER_NETWORKS", "10.0.0.0/8".to_owned()),
         ("INBOUND_DEFAULT_POLICY", "all-unauthenticated".to_owned()),
+        // A handshake on a busy machine, or under valgrind, may take longer than the usual second.
+        ("OUTBOUND_CONNECT_TIMEOUT", "20s".to_owned()),
+        ("INBOUND_CONNECT_TIMEOUT", "20s".to_owned()),
         ("INBOUND_LISTEN_ADDR", inbound),
         ("INBOUND_IPS", ips),
         ("OUTBOUND_LISTEN_ADDR", "127.0.0.1:4140".to_owned()),
