@@ -6,16 +6,19 @@
 mod filters;
 mod rule;
 
-use crate::{backend::Backend, sidecar::Outbound, target::Target};
+use crate::{backend::Backend, config::Routing, sidecar::Outbound, target::Target};
 use http::{HeaderValue, Request, Response, uri};
 use mesh_http::{
     Body, Error, Service, client::PeerAsksToClose, headers, normalize, respond::CloseConnection,
-    timeouts::Limits,
 };
 use mesh_model::{
     authority::{Authority, NameAddr},
     endpoint::Endpoint,
     route::RequestView,
+};
+use mesh_observe::{
+    Direction,
+    trace::{OpenSpan, SpanKind},
 };
 use mesh_stack::cache::Handle;
 
@@ -71,10 +74,7 @@ impl Outbound {
             None => rule.send(&hop, request).await,
             Some(profile) => {
                 let hop = &hop;
-                let send = |request, tried| async move {
-                    let (sent, tried) = rule.attempt(hop, request, Limits::default(), tried).await;
-                    (sent.map(|(response, _)| response), tried)
-                };
+                let send = |request, tried| rule.deliver(hop, request, tried);
                 let available = || rule.choice.is_available(Backend::takes_http);
                 profile.send(request, send, available).await
             }

@@ -20,9 +20,15 @@ use mesh_model::{
     outbound::{Overrides, Refusal, Retry, Timeouts},
     route::RequestView,
 };
-use mesh_observe::{BackendExchange, OutboundBackendSeries, OutboundExchange, OutboundRouteSeries};
+use mesh_observe::{
+    BackendExchange, Direction, OutboundBackendSeries, OutboundExchange, OutboundRouteSeries,
+    trace::SpanKind,
+};
 use mesh_stack::{backoff::Backoff, tried::Tried};
-use std::time::{Duration, SystemTime};
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime},
+};
 use tokio::time::Instant;
 
 pub(crate) type HttpRule = Rule<OutboundRouteSeries>;
@@ -32,10 +38,10 @@ type HttpPart = Part<OutboundBackendSeries>;
 type Attempt = Result<(Response<Body>, BackendExchange), Error>;
 
 /// What holds for one request.
-struct Bounds {
+struct Bounds<'r> {
     timeouts: Timeouts,
     deadline: Option<Deadline>,
-    retry: Option<Retry>,
+    retry: Option<Cow<'r, Retry>>,
 }
 
 impl HttpRule {
@@ -45,9 +51,10 @@ impl HttpRule {
         hop: &Hop,
         request: Request<Body>,
     ) -> Result<Response<Body>, Error> {
-        let series = self.series.of_host(RequestView::of(&request).host);
+        let named = self.series.of_host(|| RequestView::of(&request).host);
+        let series = named.as_ref().unwrap_or(&self.series);
         let (request, route) = series.begin(request);
-        match self.send_uncounted(hop, &series, request).await {
+        match self.send_uncounted(hop, series, request).await {
             Ok((response, backend)) => {
                 Ok(OutboundExchange { route: Some(route), backend }.respond(response))
             }
@@ -93,15 +100,18 @@ impl HttpRule {
     }
 
     /// The rule's limits and retries, changed by the application where the rule allows it.
-    fn bounds(&self, request: &mut Request<Body>) -> Bounds {
+    fn bounds(&self, request: &mut Request<Body>) -> Bounds<'_> {
         let rule = &self.rule;
         let asked = match rule.allow_overrides {
             true => Overrides::take(request.headers_mut()),
             false => None,
         };
         let (timeouts, retry) = match asked {
-            None => (rule.timeouts, rule.retry.clone()),
-            Some(asked) => (asked.timeouts(&rule.timeouts), asked.retry(rule.retry.as_ref())),
+            None => (rule.timeouts, rule.retry.as_ref().map(Cow::Borrowed)),
+            Some(asked) => {
+                let retry = asked.retry(rule.retry.as_ref()).map(Cow::Owned);
+                (asked.timeouts(&rule.timeouts), retry)
+            }
         };
         Bounds { timeouts, deadline: timeouts.request.map(Deadline::after), retry }
     }
@@ -111,7 +121,7 @@ impl HttpRule {
         &self,
         hop: &Hop,
         series: &OutboundRouteSeries,
-        bounds: &Bounds,
+        bounds: &Bounds<'_>,
         retry: &Retry,
         request: Request<Body>,
     ) -> Result<(Response<Body>, Option<BackendExchange>), Error> {
@@ -143,32 +153,56 @@ impl HttpRule {
         }
     }
 
-    /// One attempt, at an endpoint that was not tried if there is one.
-    pub(super) async fn attempt(
+    /// One attempt, counted for its backend.
+    async fn attempt(
         &self,
         hop: &Hop,
         request: Request<Body>,
         limits: Limits,
         mut tried: Tried,
     ) -> (Attempt, Tried) {
-        let part = match self.choice.pick(Backend::takes_http) {
-            Some(part) => part,
-            None => return (Err(Error::LoadShed), tried),
-        };
+        let Some(part) = self.part() else { return (Err(Error::LoadShed), tried) };
         let exchange = part.series.begin();
         match part.send(hop, request, limits, &mut tried).await {
             Ok(response) => (Ok((response, exchange)), tried),
             Err(error) => {
-                let counted = OutboundExchange { route: None, backend: Some(exchange) };
-                counted.failed(&error);
-                (Err(error.at(format_args!("backend {}", part.backend.meta().name()))), tried)
+                OutboundExchange { route: None, backend: Some(exchange) }.failed(&error);
+                (Err(error), tried)
             }
         }
+    }
+
+    /// One attempt, which others count.
+    pub(super) async fn deliver(
+        &self,
+        hop: &Hop,
+        request: Request<Body>,
+        mut tried: Tried,
+    ) -> (Result<Response<Body>, Error>, Tried) {
+        let Some(part) = self.part() else { return (Err(Error::LoadShed), tried) };
+        let sent = part.send(hop, request, Limits::default(), &mut tried).await;
+        (sent, tried)
+    }
+
+    fn part(&self) -> Option<&HttpPart> {
+        self.choice.pick(Backend::takes_http)
     }
 }
 
 impl HttpPart {
+    /// Sends to an endpoint that was not tried, if there is one.
     async fn send(
+        &self,
+        hop: &Hop,
+        request: Request<Body>,
+        limits: Limits,
+        tried: &mut Tried,
+    ) -> Result<Response<Body>, Error> {
+        let sent = self.send_plain(hop, request, limits, tried).await;
+        sent.map_err(|error| error.at(format_args!("backend {}", self.backend.meta().name())))
+    }
+
+    async fn send_plain(
         &self,
         hop: &Hop,
         mut request: Request<Body>,
@@ -214,7 +248,7 @@ impl HttpPart {
     }
 }
 
-impl Bounds {
+impl Bounds<'_> {
     /// The limits of an attempt whose response must begin within `head`.
     fn limits(&self, head: Option<Duration>) -> Limits {
         let Timeouts { response, idle, .. } = self.timeouts;

@@ -130,3 +130,18 @@ async fn refused_bytes_are_closed_and_counted() {
         assert!(text.lines().any(counted), "{text}");
     }
 }
+
+// proves: SET-4
+#[tokio::test]
+async fn connections_wait_by_settings_of_their_own() {
+    let rig = Rig::with(|config| {
+        config.balance.failfast = PATIENCE;
+        config.tcp_failfast = Duration::from_millis(50);
+    });
+    let name = "db.shop.svc.cluster.local:5432";
+    rig.known.service(name, true, mesh_model::endpoint::EndpointSet::Unknown);
+    let entrance = rig.entrance(name).await;
+    let start = tokio::time::Instant::now();
+    assert_eq!(answer(entrance, b"hello").await, "");
+    assert!(start.elapsed() < PATIENCE / 2, "requests would wait longer");
+}
