@@ -5,8 +5,8 @@
 
 use crate::{
     net::addr,
-    peers::{Options, Peer, Running},
-    process::files,
+    peers::{Options, Peer, Role, Running},
+    process::{As, command, files, output},
     rig::Rig,
 };
 use anyhow::{Context, Result, ensure};
@@ -16,6 +16,9 @@ use std::{
     process::Stdio,
     time::{Duration, Instant},
 };
+
+/// HTTP that nobody looks into: the server waits for its client.
+const PORT: u16 = 8082;
 
 /// The result.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -45,6 +48,7 @@ pub(crate) fn measure(rig: &Rig, peer: Peer, count: usize) -> Result<Idle> {
     };
     let rss_before = rss(&running)?;
     let held = hold_while(rig, count, || {
+        all_arrived(rig, count)?;
         settle(&running)?;
         rss(&running)
     })?;
@@ -70,10 +74,25 @@ fn settle(running: &Running) -> Result<()> {
     }
 }
 
+/// Waits until the application has all connections: on a busy machine a proxy may look idle before.
+fn all_arrived(rig: &Rig, count: usize) -> Result<()> {
+    let until = Instant::now() + Duration::from_secs(120);
+    loop {
+        let mut ss = command(rig.namespace(Role::Server), As::Proxy, "ss");
+        ss.args(["-Htn", "state", "established", &format!("sport = :{PORT}")]);
+        let arrived = output(&mut ss, Duration::from_secs(20))?.lines().count();
+        if arrived >= count {
+            return Ok(());
+        }
+        ensure!(Instant::now() < until, "{arrived} of {count} connections have arrived");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
 fn hold_while<T>(rig: &Rig, count: usize, then: impl FnOnce() -> Result<T>) -> Result<T> {
     let own = std::env::current_exe()?;
     let mut command = rig.client(&own);
-    command.args(["hold", &format!("{}:8082", addr::VIP), &count.to_string()]);
+    command.args(["hold", &format!("{}:{PORT}", addr::VIP), &count.to_string()]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     let mut line = String::new();
     let stdout = child.stdout.take().context("a pipe that was asked for")?;

@@ -47,7 +47,12 @@ pub(super) async fn serve<S: Service>(
     let (io, flush) = Gather::new(io);
     let mut connection: Connection<_, Bytes> = {
         let mut handshake = pin!(builder(params).handshake(io));
-        poll_fn(|cx| flushed(handshake.as_mut().poll(cx), &flush, cx)).await?
+        tokio::select! {
+            biased;
+            made = poll_fn(|cx| flushed(handshake.as_mut().poll(cx), &flush, cx)) => made?,
+            // A client that has not said a word yet has nothing to lose.
+            () = &mut drain => return Ok(()),
+        }
     };
     let ping = connection.ping_pong().filter(|_| params.keep_alive.is_some());
     let keep_alive = params.keep_alive.map(|(interval, timeout)| KeepAlive {
