@@ -69,6 +69,10 @@ pub struct ClientParams {
     pub http1_max_idle: usize,
     /// How long.
     pub http1_idle_timeout: Duration,
+    /// How long an HTTP/2 connection is kept without a stream.
+    pub http2_idle_timeout: Duration,
+    /// A connection that is older takes no new request.
+    pub max_age: Duration,
 }
 
 impl Default for ClientParams {
@@ -88,6 +92,8 @@ impl Default for ClientParams {
             demand_interval: Duration::from_millis(300),
             http1_max_idle: 10_000,
             http1_idle_timeout: Duration::from_secs(3),
+            http2_idle_timeout: Duration::from_secs(120),
+            max_age: Duration::from_secs(3600),
         }
     }
 }

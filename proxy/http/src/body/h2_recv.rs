@@ -7,7 +7,7 @@ use crate::error::Error;
 use bytes::Bytes;
 use http_body::Frame;
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     task::{Context, Poll, ready},
 };
 use tokio::sync::oneshot;
@@ -17,7 +17,7 @@ pub(crate) struct H2Recv {
     recv: h2::RecvStream,
     data_done: bool,
     upload: Option<oneshot::Sender<()>>,
-    _active: Option<Arc<()>>,
+    _active: Option<Arc<AtomicBool>>,
 }
 
 impl H2Recv {
@@ -25,7 +25,7 @@ impl H2Recv {
     pub(crate) fn new(
         recv: h2::RecvStream,
         upload: Option<oneshot::Sender<()>>,
-        active: Arc<()>,
+        active: Arc<AtomicBool>,
     ) -> Self {
         Self { recv, data_done: false, upload, _active: Some(active) }
     }

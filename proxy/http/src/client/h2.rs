@@ -22,7 +22,10 @@ use mesh_stack::io::{BoxedIo, Flush, Gather};
 use std::{
     future::{Future, poll_fn},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Poll,
 };
 use tokio::sync::{Notify, oneshot};
@@ -32,8 +35,8 @@ use tokio::sync::{Notify, oneshot};
 pub(crate) struct Handle {
     send: SendRequest<Bytes>,
     poke: Arc<Notify>,
-    /// One clone a stream that is open.
-    active: Arc<()>,
+    /// One clone a stream that is open; set when one is opened.
+    active: Arc<AtomicBool>,
 }
 
 /// The connection's own work: run it in a task.
@@ -42,9 +45,11 @@ pub(crate) struct Driver {
     flush: Flush<BoxedIo>,
     keep_alive: Option<KeepAlive>,
     poke: Arc<Notify>,
-    active: Arc<()>,
+    active: Arc<AtomicBool>,
 }
 
+/// Handle and driver hold the mark of use besides the streams.
+const OWN: usize = 2;
 /// Most bytes that a stream may have waiting to be written.
 const SEND_BUFFER: usize = 1 << 20;
 
@@ -65,7 +70,7 @@ pub(crate) async fn handshake(
     // Nothing is flushed here: the driver does, as soon as it runs.
     let (io, flush) = Gather::new(io);
     let (send, connection) = builder.handshake(io).await?;
-    let (poke, active) = (Arc::new(Notify::new()), Arc::new(()));
+    let (poke, active) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(true)));
     let handle = Handle { send, poke: poke.clone(), active: active.clone() };
     let keep_alive = params.keep_alive;
     Ok((handle, Driver { connection, flush, keep_alive, poke, active }))
@@ -77,10 +82,17 @@ impl Handle {
         self.poke.notify_one();
     }
 
+    /// Whether no stream is open, and none was since this was asked last.
+    pub(crate) fn take_idle(&self) -> bool {
+        let used = self.active.swap(false, Ordering::Relaxed);
+        !used && Arc::strong_count(&self.active) <= OWN
+    }
+
     pub(crate) async fn send(
         mut self,
         mut request: Request<Body>,
     ) -> Result<Response<Body>, SendError> {
+        self.active.store(true, Ordering::Relaxed);
         poll_fn(|cx| self.send.poll_ready(cx)).await.map_err(SendError::unprocessed)?;
         *request.version_mut() = Version::HTTP_2;
         let (parts, body) = request.into_parts();
@@ -103,7 +115,7 @@ impl Handle {
 async fn receive(
     response: ResponseFuture,
     upload: Option<oneshot::Sender<()>>,
-    active: Arc<()>,
+    active: Arc<AtomicBool>,
 ) -> Result<Response<Body>, SendError> {
     // If the caller goes away here, the upload must end too.
     let mut guard = CancelOnDrop(upload);
@@ -152,7 +164,7 @@ impl Driver {
         // Not `move` of the whole: the connection is polled beside its own PINGs.
         let Self { mut connection, flush, poke, active, .. } = self;
         // Handle and driver hold one each besides the streams.
-        let is_idle = || Arc::strong_count(&active) <= 2;
+        let is_idle = || Arc::strong_count(&active) <= OWN;
         let driven = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
             Poll::Ready(ended) => Poll::Ready(ended.map_err(Error::from)),
             Poll::Pending => match flush.poll(cx) {

@@ -305,3 +305,64 @@ async fn a_single_destination_that_refuses_is_a_502_at_once() {
     let request = "GET /some/path HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n";
     assert!(converse(entrance, request).await.starts_with("HTTP/1.1 200 "));
 }
+
+/// The number that a scrape tells of connections to endpoints.
+fn connections(rig: &Rig, family: &str) -> Option<u64> {
+    let shown = String::from_utf8(rig.metrics.text()).unwrap();
+    let of_dst = |line: &&str| line.starts_with(family) && line.contains(r#"peer="dst""#);
+    shown.lines().find(of_dst)?.rsplit(' ').next()?.parse().ok()
+}
+
+async fn ask(entrance: SocketAddr, version: HttpVersion) -> u16 {
+    let response = match version {
+        HttpVersion::Http2 => h2(entrance).await.send_request(get()).await,
+        HttpVersion::Http1 => {
+            let request = Request::get("/some/path").header("host", "web").body(Body::empty());
+            h1(entrance).await.send_request(request.unwrap()).await
+        }
+    };
+    let response = response.unwrap();
+    let status = response.status().as_u16();
+    text(response.into_body()).await;
+    status
+}
+
+async fn one_server(version: HttpVersion, rig: &Rig) -> SocketAddr {
+    let metadata = match version {
+        HttpVersion::Http1 => EndpointMetadata::default(),
+        HttpVersion::Http2 => hinted(),
+    };
+    rig.known.service(NAME, false, set(&[(serve(version, echo).await, metadata)]));
+    rig.entrance(NAME).await
+}
+
+// proves: BAL-13
+#[tokio::test]
+async fn connections_are_not_kept_for_ever() {
+    for version in [HttpVersion::Http1, HttpVersion::Http2] {
+        let rig = Rig::with(|config| {
+            config.balance.client.http1_idle_timeout = Duration::from_millis(300);
+            config.balance.client.http2_idle_timeout = Duration::from_millis(300);
+        });
+        let entrance = one_server(version, &rig).await;
+        for _ in 0..2 {
+            assert_eq!(ask(entrance, version).await, 200);
+            let open = || connections(&rig, "tcp_open_connections{");
+            until("the idle connection is closed", || open() == Some(0)).await;
+        }
+    }
+}
+
+// proves: BAL-13
+#[tokio::test]
+async fn an_old_connection_is_replaced_without_a_failure() {
+    for version in [HttpVersion::Http1, HttpVersion::Http2] {
+        let rig = Rig::with(|config| config.balance.client.max_age = Duration::from_millis(200));
+        let entrance = one_server(version, &rig).await;
+        let deadline = Instant::now() + PATIENCE;
+        while connections(&rig, "tcp_open_total{").is_none_or(|opened| opened < 4) {
+            assert_eq!(ask(entrance, version).await, 200);
+            assert!(Instant::now() < deadline, "{version:?}: it is never replaced");
+        }
+    }
+}
