@@ -135,7 +135,7 @@ fn the_older_timeout_counts_where_the_newer_says_nothing() {
     assert_eq!(read(None, time(0)), None, "zero is no limit");
 }
 
-// proves: INJ-2
+// proves: FLT-2
 #[test]
 fn a_delay_that_cannot_be_read_makes_the_policy_unusable() {
     let delay = Delay { time: Duration::from_millis(250), ratio: Ratio::ALL };

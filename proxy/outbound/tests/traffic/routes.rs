@@ -220,7 +220,7 @@ async fn filters_change_headers_redirect_and_fail() {
     assert_eq!(again.status(), 200, "none of these closes the connection");
 }
 
-// proves: INJ-1
+// proves: FLT-1
 #[tokio::test]
 async fn faults_strike_their_share() {
     let rig = Rig::new();
