@@ -18,6 +18,7 @@ use mesh_model::{
     meta::Meta,
     outbound::{self as model, BackendKind},
 };
+use mesh_observe::Metrics;
 use std::{
     net::SocketAddr,
     sync::{Arc, OnceLock},
@@ -66,6 +67,10 @@ impl Backend {
         };
         let (http, tcp) = (OnceLock::new(), OnceLock::new());
         Self { spec, reach, authority, parts, http, tcp }
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.parts.metrics
     }
 
     pub(crate) fn spec(&self) -> &Spec {
