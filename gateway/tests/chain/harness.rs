@@ -332,7 +332,7 @@ impl World {
 }
 
 pub(crate) fn text(metrics: &Metrics) -> String {
-    String::from_utf8(mesh_process::metrics::encode(metrics.registry())).unwrap()
+    String::from_utf8(metrics.text()).unwrap()
 }
 
 pub(crate) fn target(id: &str) -> TlsTarget {

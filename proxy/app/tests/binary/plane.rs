@@ -24,14 +24,16 @@ use linkerd2_proxy_api::{
 };
 use mesh_model::{
     endpoint::{Endpoint, EndpointMetadata, EndpointUpdate},
+    outbound::OutboundPolicy,
     profile::Profile,
 };
 use mesh_pki::{CaParams, Csr, Issuer, LeafPolicy, create_issuer, create_root};
 use std::{
+    collections::HashMap,
     net::{IpAddr, SocketAddr},
     process::{Child, Command, Stdio},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU8, AtomicU32, Ordering},
     },
     time::{Duration, SystemTime},
@@ -45,7 +47,7 @@ use tokio::{
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status};
 
-const NAME: &str = "web.demo.serviceaccount.identity.linkerd.cluster.local";
+pub(crate) const NAME: &str = "web.demo.serviceaccount.identity.linkerd.cluster.local";
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[derive(Clone)]
@@ -54,6 +56,15 @@ struct Answers {
     signs: watch::Sender<bool>,
     signed: Arc<AtomicU32>,
     app: Arc<watch::Sender<Option<SocketAddr>>>,
+    services: Arc<Mutex<HashMap<String, Service>>>,
+}
+
+/// What is told of a name, other than what [`Plane::slow_app`] says.
+#[derive(Clone)]
+pub(crate) struct Service {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) profile: Profile,
+    pub(crate) policy: Option<OutboundPolicy>,
 }
 
 pub(crate) struct Plane {
@@ -62,6 +73,8 @@ pub(crate) struct Plane {
     anchors: String,
     answers: Answers,
     folder: TempDir,
+    /// More variables of its proxies.
+    pub(crate) env: Vec<(&'static str, String)>,
 }
 
 impl Plane {
@@ -77,6 +90,7 @@ impl Plane {
             signs: watch::channel(signs).0,
             signed: Arc::default(),
             app: Arc::new(watch::channel(None).0),
+            services: Arc::default(),
         };
         let ip = fresh_ip();
         let listener = TcpListener::bind((ip, 0)).await.unwrap();
@@ -87,9 +101,23 @@ impl Plane {
             .add_service(InboundServerPoliciesServer::new(answers.clone()))
             .add_service(OutboundPoliciesServer::new(answers.clone()));
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        Self::of(addr, root.certificate.to_pem(), answers)
+    }
+
+    fn of(addr: SocketAddr, anchors: String, answers: Answers) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("token"), b"token").unwrap();
-        Self { ip: fresh_ip(), addr, anchors: root.certificate.to_pem(), answers, folder }
+        Self { ip: fresh_ip(), addr, anchors, answers, folder, env: Vec::new() }
+    }
+
+    /// The same control plane, for a second proxy.
+    pub(crate) fn other(&self) -> Self {
+        Self::of(self.addr, self.anchors.clone(), self.answers.clone())
+    }
+
+    /// Tells of a name from now on.
+    pub(crate) fn service(&self, name: &str, service: Service) {
+        self.answers.services.lock().unwrap().insert(name.to_owned(), service);
     }
 
     pub(crate) fn sign(&self) {
@@ -140,6 +168,7 @@ impl Plane {
         ] {
             command.env(format!("LINKERD2_PROXY_{name}"), value);
         }
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -287,6 +316,14 @@ fn fresh_ip() -> IpAddr {
 
 // === the services ===
 
+impl Answers {
+    /// What is told of `name:port`.
+    fn about(&self, path: &str) -> Option<Service> {
+        let (name, _) = path.rsplit_once(':')?;
+        self.services.lock().unwrap().get(name).cloned()
+    }
+}
+
 type Stream<T> = ReceiverStream<Result<T, Status>>;
 
 /// A stream with one message that stays open.
@@ -332,10 +369,15 @@ impl Destination for Answers {
 
     async fn get(
         &self,
-        _: Request<dst::GetDestination>,
+        request: Request<dst::GetDestination>,
     ) -> Result<Response<Self::GetStream>, Status> {
-        let addr = self.app.borrow().ok_or_else(|| Status::not_found("no app"))?;
-        let endpoint = Endpoint { addr, metadata: Arc::new(EndpointMetadata::default()) };
+        let endpoint = match self.about(&request.get_ref().path) {
+            Some(service) => service.endpoint,
+            None => {
+                let addr = self.app.borrow().ok_or_else(|| Status::not_found("no app"))?;
+                Endpoint { addr, metadata: Arc::new(EndpointMetadata::default()) }
+            }
+        };
         let update = EndpointUpdate::Add(vec![endpoint]);
         let update = mesh_wire::destination::update_to_proto(&update, &Arc::default());
         Ok(lasting(Some(update)))
@@ -345,6 +387,9 @@ impl Destination for Answers {
         &self,
         request: Request<dst::GetDestination>,
     ) -> Result<Response<Self::GetProfileStream>, Status> {
+        if let Some(service) = self.about(&request.get_ref().path) {
+            return Ok(lasting(Some(mesh_wire::profile::to_proto(&service.profile))));
+        }
         if self.app.borrow().is_none() {
             return Err(Status::not_found("no such Service"));
         }
@@ -383,8 +428,15 @@ impl OutboundPolicies for Answers {
 
     async fn watch(
         &self,
-        _: Request<out::TrafficSpec>,
+        request: Request<out::TrafficSpec>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        Err(Status::not_found("no policy"))
+        let service = match request.into_inner().target {
+            Some(out::traffic_spec::Target::Authority(name)) => self.about(&name),
+            _ => None,
+        };
+        match service.and_then(|service| service.policy) {
+            Some(policy) => Ok(lasting(Some(mesh_wire::outbound::to_proto(&policy)))),
+            None => Err(Status::not_found("no policy")),
+        }
     }
 }
