@@ -56,6 +56,6 @@ pub enum Routing {
     /// A sidecar: policy, unless the profile splits traffic.
     #[default]
     Sidecar,
-    /// A gateway: HTTP follows the profile alone.
+    /// A gateway: the same, to names alone; by the profile while no policy is known.
     Gateway,
 }

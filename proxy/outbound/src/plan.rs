@@ -52,20 +52,24 @@ pub(crate) fn plan(
     let named = profile.and_then(|p| named(p, target.port()));
     let split = profile.and_then(split).filter(|_| named.is_some());
     let fallback = || routes(synthesized(target, profile, named.clone()));
-    let by_profile = match (&named, profile, routing) {
-        (Some(name), Some(profile), Routing::Sidecar) => {
-            profile.routes_http().then(|| split.clone().unwrap_or_else(|| own(name)))
+    let by_profile = match (&named, profile) {
+        (Some(name), Some(profile)) => {
+            // A gateway that hears of no policy still knows whom the peer named.
+            let alone = routing == Routing::Gateway && policy.is_none();
+            let follows = profile.routes_http() || alone;
+            follows.then(|| split.clone().unwrap_or_else(|| own(name)))
         }
-        (Some(name), Some(_), Routing::Gateway) => Some(split.clone().unwrap_or_else(|| own(name))),
         _ => None,
     };
     let canonical = by_profile.as_ref().and(named.clone());
     let http = match (by_profile, routing, policy) {
         (Some(route), ..) => both(routes(route)),
-        (None, Routing::Sidecar, Some(policy)) => match policy.protocol.http() {
-            Some((http1, http2)) => [http1.clone(), http2.clone()],
-            None => Default::default(),
-        },
+        (None, _, Some(policy)) if routing == Routing::Sidecar || named.is_some() => {
+            match policy.protocol.http() {
+                Some((http1, http2)) => [http1.clone(), http2.clone()],
+                None => Default::default(),
+            }
+        }
         (None, Routing::Gateway, _) if profile.is_none_or(|p| p.endpoint.is_none()) => {
             Default::default()
         }
@@ -230,12 +234,18 @@ mod tests {
 
     // proves: OUT-3
     #[test]
-    fn a_gateway_follows_the_profile() {
+    fn a_gateway_follows_the_policy_unless_the_profile_has_more_to_say() {
         let target = Authority::Name(name("web.shop.svc.cluster.local:80"));
         let policy = policy(BackendKind::OriginalDst(addr()));
+        let alone = plan(&target, Some(&web()), None, Routing::Gateway);
+        assert_eq!(reached(&alone.http[0].routes), [(0, to("web.shop.svc.cluster.local:80"))]);
+        assert!(alone.canonical.is_some());
         let found = plan(&target, Some(&web()), Some(&policy), Routing::Gateway);
-        assert_eq!(reached(&found.http[0].routes), [(0, to("web.shop.svc.cluster.local:80"))]);
-        assert!(found.canonical.is_some());
+        let same = plan(&target, Some(&web()), Some(&policy), Routing::Sidecar);
+        assert_eq!(reached(&found.http[0].routes), reached(&same.http[0].routes));
+        assert_eq!(found.canonical, None);
+        let nameless = plan(&target, Some(&Profile::default()), Some(&policy), Routing::Gateway);
+        assert!(nameless.http[0].routes.is_empty(), "a gateway forwards to names alone");
         let empty = Profile::default();
         assert!(plan(&target, Some(&empty), None, Routing::Gateway).http[0].routes.is_empty());
     }

@@ -28,9 +28,12 @@ use mesh_observe::{
     ConnectionKind, ConnectionProtocol, ConnectionRouteSeries, Counter, Metrics,
     OutboundRouteSeries, RequestKind,
 };
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -76,6 +79,9 @@ struct Sources {
     policy: watch::Receiver<State<OutboundPolicy>>,
 }
 
+/// How long a gateway waits for a policy.
+const POLICY_AT_GATEWAY: Duration = Duration::from_millis(500);
+
 impl Target {
     /// Asks about a destination; both questions go out at once.
     pub(crate) async fn discover(
@@ -87,13 +93,18 @@ impl Target {
             policy: parts.discover.policy(authority),
         };
         let limit = parts.config.discovery_timeout;
-        let needs_policy = parts.config.routing == Routing::Sidecar;
         settled(&mut sources.profile, limit).await?;
         if let Some(error) = gone(authority, &sources.profile.borrow()) {
             return Err(error);
         }
-        if needs_policy {
-            settled(&mut sources.policy, limit).await?;
+        match parts.config.routing {
+            Routing::Sidecar => {
+                settled(&mut sources.policy, limit).await?;
+            }
+            // The profile says enough to serve; a policy that comes later counts from then on.
+            Routing::Gateway => {
+                let _ = settled(&mut sources.policy, limit.min(POLICY_AT_GATEWAY)).await;
+            }
         }
         let active = sources.active(authority, &parts, None)?;
         let now = Arc::new(ArcSwap::from_pointee(active));
