@@ -168,7 +168,6 @@ mod http_steps {
                 )
             }
             Filter::Redirect(r) => Step::Redirect(filter::redirect_to_proto(r)),
-            #[allow(unreachable_patterns)]
             _ => return Err(Invalid::Unsupported("this filter on an HTTP route")),
         })
     }
