@@ -386,6 +386,9 @@ fn outbound(
         while_idle: true,
     };
     let config = OutboundConfig {
+        tcp_queue_capacity: 100,
+        tcp_failfast: Duration::from_secs(3),
+        hostname_labels: false,
         detect_timeout: Duration::from_secs(10),
         discovery_timeout: Duration::from_secs(1),
         discovery_idle: Duration::from_secs(5),

@@ -77,7 +77,7 @@ impl AdminService {
                     text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
                 }
             },
-            "/metrics" => self.metrics(&request).await,
+            "/metrics" => self.metrics(takes_gzip(&request)).await,
             "/proxy-log-level" => self.log_level(request).await,
             "/env.json" => self.environment(&request),
             "/shutdown" => self.shutdown(&request),
@@ -86,11 +86,7 @@ impl AdminService {
     }
 
     /// Made on a thread of its own: this one holds identity and discovery.
-    async fn metrics(&self, request: &Request<Body>) -> Response<Body> {
-        let zipped = request
-            .headers()
-            .get(header::ACCEPT_ENCODING)
-            .is_some_and(|value| value.as_bytes().windows(4).any(|name| name == b"gzip"));
+    async fn metrics(&self, zipped: bool) -> Response<Body> {
         let metrics = self.admin.0.metrics.clone();
         let made = tokio::task::spawn_blocking(move || {
             let text = metrics.text();
@@ -181,6 +177,11 @@ impl AdminService {
             }
         }
     }
+}
+
+fn takes_gzip(request: &Request<Body>) -> bool {
+    let encodings = request.headers().get(header::ACCEPT_ENCODING);
+    encodings.is_some_and(|value| value.as_bytes().windows(4).any(|name| name == b"gzip"))
 }
 
 fn zip(text: &[u8]) -> std::io::Result<Vec<u8>> {

@@ -8,7 +8,7 @@ mod direction;
 pub(crate) mod table;
 mod trace;
 
-pub(crate) use direction::{Backoff, Direction, Http2, Queue, Tcp};
+pub(crate) use direction::{Backoff, Direction, Queue, Tcp};
 pub(crate) use trace::Trace;
 
 use ipnet::IpNet;

@@ -234,10 +234,10 @@ fn what_belongs_together_counts_together() {
             changes.iter().find(|(n, _)| name == format!("LINKERD2_PROXY_{n}")).map(|(_, v)| *v)
         })
     };
-    let window = "INBOUND_SERVER_HTTP2_INITIAL_STREAM_WINDOW_SIZE";
-    assert_eq!(with(&[(window, "70000")]).unwrap().inbound.http2.windows, None);
+    const WINDOW: &str = "INBOUND_SERVER_HTTP2_INITIAL_STREAM_WINDOW_SIZE";
+    assert_eq!(with(&[(WINDOW, "70000")]).unwrap().inbound.http2.windows, None);
     let both =
-        vec![(window, "70000"), ("INBOUND_SERVER_HTTP2_INITIAL_CONNECTION_WINDOW_SIZE", "90000")];
+        vec![(WINDOW, "70000"), ("INBOUND_SERVER_HTTP2_INITIAL_CONNECTION_WINDOW_SIZE", "90000")];
     let both = with(both.leak()).unwrap();
     assert_eq!(both.inbound.http2.windows, Some((70_000, 90_000)));
     let settings = with(&[("OUTBOUND_TCP_QUEUE_CAPACITY", "7"), ("INGRESS_MODE", "true")]).unwrap();
