@@ -37,5 +37,23 @@ e2e-measure:
     cargo run --quiet -p mesh-kind-tests -- e2e measure
 
 # fifty restarts under load on two real clusters
-soak:
+e2e-soak:
     cargo run --quiet -p mesh-kind-tests -- e2e soak
+
+# the proxy beside HAProxy and Envoy: table and bench.json (root; installs what it needs)
+bench *arguments: bench-build
+    {{target}}/image/mesh-bench run {{arguments}}
+
+# two minutes of it: fails where the ratios are far off
+bench-smoke:
+    .ci/run bench
+
+# ten minutes of half load while endpoints, policies and certificates change
+soak *arguments: bench-build
+    {{target}}/image/mesh-bench soak {{arguments}}
+
+target := env("CARGO_TARGET_DIR", "target")
+
+[private]
+bench-build:
+    cargo build --profile image -p mesh-proxy -p mesh-bench

@@ -151,6 +151,8 @@ impl gateway::Gateway for Gateway {
             }
             Err(
                 error @ (TcpError::NoRoute
+                | TcpError::NoSni(_)
+                | TcpError::InvalidBackend
                 | TcpError::Forbidden(_)
                 | TcpError::InvalidPolicy(_)
                 | TcpError::Refused(_)),

@@ -22,7 +22,7 @@ use tokio::{runtime::Handle, sync::watch};
 /// plane that is there always comes first, also with a no.
 const FRESH_FIRST: Duration = Duration::from_millis(200);
 
-/// Discovery that remembers profiles and endpoints of names.
+/// Discovery that remembers profiles, policies and endpoints of names.
 pub struct RememberingDiscovery {
     inner: Arc<dyn Discover>,
     view: View,
@@ -44,7 +44,10 @@ impl Discover for RememberingDiscovery {
     }
 
     fn policy(&self, target: &Authority) -> watch::Receiver<State<OutboundPolicy>> {
-        self.inner.policy(target)
+        let Authority::Name(_) = target else { return self.inner.policy(target) };
+        let (view, name) = (self.view.clone(), target.to_string());
+        let last = view.routes(&name);
+        remember(self.inner.policy(target), last, move |value| view.set_routes(&name, value))
     }
 
     fn endpoints(&self, addr: &NameAddr) -> watch::Receiver<State<EndpointSet>> {

@@ -19,12 +19,16 @@ use std::{
 };
 
 /// First bytes of the file; the number changes with the format.
-const MAGIC: &[u8] = b"mesh-gateway-view/1\n";
+const MAGIC: &[u8] = b"mesh-gateway-view/2\n";
+/// First bytes of older files that are read as well: they have fewer kinds of entries.
+const OLDER: &[u8] = b"mesh-gateway-view/1\n";
 /// A larger file is not ours.
 const LARGEST: u64 = 256 << 20;
 const PROFILE: u8 = 1;
 const ENDPOINTS: u8 = 2;
 const POLICY: u8 = 3;
+/// Since version 2.
+const ROUTES: u8 = 4;
 
 /// Why a snapshot cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +78,8 @@ pub fn load(path: &Path) -> Result<Option<View>, SnapshotError> {
         return Err(SnapshotError::Format);
     }
     let bytes = fs::read(path)?;
-    let rest = bytes.strip_prefix(MAGIC).ok_or(SnapshotError::Format)?;
+    let rest = bytes.strip_prefix(MAGIC).or_else(|| bytes.strip_prefix(OLDER));
+    let rest = rest.ok_or(SnapshotError::Format)?;
     let (sum, body) = rest.split_at_checked(32).ok_or(SnapshotError::Format)?;
     if *Sha256::digest(body) != *sum {
         return Err(SnapshotError::Checksum);
@@ -104,6 +109,9 @@ fn encode(contents: &Contents) -> Result<Vec<u8>, SnapshotError> {
         let message = mesh_wire::inbound::to_proto(policy)?;
         put(&mut out, POLICY, &port.to_string(), &message.encode_to_vec());
     }
+    for (name, policy) in &contents.routes {
+        put(&mut out, ROUTES, name, &mesh_wire::outbound::to_proto(policy).encode_to_vec());
+    }
     Ok(out)
 }
 
@@ -126,6 +134,10 @@ fn decode(mut body: &[u8]) -> Result<Contents, SnapshotError> {
                 let port = key.parse().map_err(|_| SnapshotError::Entry(key))?;
                 let policy = mesh_wire::inbound::from_proto(message(value)?)?;
                 contents.policies.insert(port, Arc::new(policy));
+            }
+            ROUTES => {
+                let policy = mesh_wire::outbound::from_proto(message(value)?)?;
+                contents.routes.insert(key, policy);
             }
             other => return Err(SnapshotError::Entry(format!("kind {other}"))),
         }
@@ -167,5 +179,56 @@ fn message<M: Message + Default>(bytes: &[u8]) -> Result<M, SnapshotError> {
 impl From<Invalid> for SnapshotError {
     fn from(invalid: Invalid) -> Self {
         Self::Entry(invalid.to_string())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use mesh_model::{
+        inbound::DefaultPolicy,
+        outbound::{OutboundPolicy, Synthesized},
+        profile::Profile,
+    };
+    use std::time::Duration;
+
+    fn filled() -> Contents {
+        let second = Duration::from_secs(1);
+        let addr = "10.0.0.1:80".parse().unwrap();
+        let mut endpoints = EndpointSet::default();
+        let metadata = Arc::default();
+        endpoints.apply(EndpointUpdate::Add(vec![Endpoint { addr, metadata }]));
+        let name = || "web.shop.svc.cluster.local:80".to_owned();
+        let policy = OutboundPolicy::synthesized(Synthesized::Fallback(addr), second);
+        let opaque = Profile { opaque: true, ..Profile::default() };
+        let inbound = DefaultPolicy::AllAuthenticated.policy(&[], second);
+        Contents {
+            profiles: [(name(), opaque)].into(),
+            endpoints: [(name(), endpoints)].into(),
+            policies: [(4143, Arc::new(inbound))].into(),
+            routes: [(name(), policy)].into(),
+        }
+    }
+
+    // proves: GW-6
+    #[test]
+    fn everything_comes_back_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("view");
+        save(&filled().into(), &path).unwrap();
+        assert_eq!(load(&path).unwrap().unwrap().contents(), filled());
+    }
+
+    // proves: GW-9
+    #[test]
+    fn a_snapshot_of_the_first_version_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("view");
+        let old = Contents { routes: Default::default(), ..filled() };
+        let body = encode(&old).unwrap();
+        let bytes = [OLDER, &Sha256::digest(&body)[..], &body].concat();
+        fs::write(&path, bytes).unwrap();
+        assert_eq!(load(&path).unwrap().unwrap().contents(), old);
     }
 }

@@ -5,7 +5,9 @@
 //! May touch: values, one file through `snapshot`. Must not touch: streams. Callers: `remember`, the wiring.
 
 use crate::snapshot;
-use mesh_model::{endpoint::EndpointSet, inbound::ServerPolicy, profile::Profile};
+use mesh_model::{
+    endpoint::EndpointSet, inbound::ServerPolicy, outbound::OutboundPolicy, profile::Profile,
+};
 use parking_lot::Mutex;
 use std::{
     collections::BTreeMap,
@@ -31,6 +33,7 @@ pub(crate) struct Contents {
     pub(crate) profiles: BTreeMap<String, Profile>,
     pub(crate) endpoints: BTreeMap<String, EndpointSet>,
     pub(crate) policies: BTreeMap<u16, Arc<ServerPolicy>>,
+    pub(crate) routes: BTreeMap<String, OutboundPolicy>,
 }
 
 /// Most names of a kind that are kept: a peer that asks for many cannot fill the memory.
@@ -83,6 +86,14 @@ impl View {
 
     pub(crate) fn policy(&self, port: u16) -> Option<Arc<ServerPolicy>> {
         self.0.contents.lock().policies.get(&port).cloned()
+    }
+
+    pub(crate) fn routes(&self, name: &str) -> Option<OutboundPolicy> {
+        self.0.contents.lock().routes.get(name).cloned()
+    }
+
+    pub(crate) fn set_routes(&self, name: &str, policy: Option<OutboundPolicy>) {
+        self.change(|contents| set(&mut contents.routes, name.to_owned(), policy));
     }
 
     pub(crate) fn set_profile(&self, name: &str, profile: Option<Profile>) {

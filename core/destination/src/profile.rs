@@ -9,7 +9,7 @@ use mesh_model::{
     authority::ServiceName,
     endpoint::{DEFAULT_WEIGHT, Endpoint, EndpointMetadata},
     meta::{Meta, Resource},
-    profile::Profile,
+    profile::{Profile, RetryBudget},
 };
 use std::{net::SocketAddr, sync::Arc};
 
@@ -35,9 +35,9 @@ pub(crate) fn of_service(
     Profile {
         fqn: name.fqdn(&config.cluster_domain).parse().ok(),
         opaque: service.opaque.as_ref().unwrap_or(&config.default_opaque_ports).contains(port),
-        endpoint: None,
-        targets: Vec::new(),
         parent: Some(Meta::Resource(parent.into())),
+        budget: Some(RetryBudget::default()),
+        ..Profile::default()
     }
 }
 
@@ -52,6 +52,7 @@ pub(crate) fn of_pod(config: &Config, addr: SocketAddr, pod: &PodPort<'_>) -> Pr
     Profile {
         opaque: pod.opaque(config),
         endpoint: Some(Endpoint { addr, metadata: Arc::new(metadata) }),
+        budget: Some(RetryBudget::default()),
         ..Profile::default()
     }
 }
@@ -62,6 +63,7 @@ pub(crate) fn of_address(config: &Config, addr: SocketAddr) -> Profile {
     Profile {
         opaque: config.default_opaque_ports.contains(addr.port()),
         endpoint: Some(Endpoint { addr, metadata: Arc::new(metadata) }),
+        budget: Some(RetryBudget::default()),
         ..Profile::default()
     }
 }

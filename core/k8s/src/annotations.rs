@@ -29,6 +29,40 @@ pub const ENABLE_GATEWAY: &str = "config.linkerd.io/enable-gateway";
 /// `disabled` on namespaces that admission webhooks leave alone (a label, read as both).
 pub const ADMISSION_WEBHOOKS: &str = "config.linkerd.io/admission-webhooks";
 
+/// On a Service or EgressNetwork: `p2c-peak-ewma`, `p2c-least-loaded` or `round-robin`.
+pub const BALANCER_ALGORITHM: &str = "balancer.linkerd.io/algorithm";
+/// On the same: a new endpoint's share grows over this time.
+pub const BALANCER_SLOW_START: &str = "balancer.linkerd.io/slow-start";
+/// On the same: `consecutive` or `unified`; without it no endpoint counts as broken.
+pub const FAILURE_ACCRUAL: &str = "balancer.linkerd.io/failure-accrual";
+/// On the same: so many failures in a row break an endpoint.
+pub const ACCRUAL_MAX_FAILURES: &str = "balancer.linkerd.io/failure-accrual-consecutive-max-failures";
+/// On the same: how long a broken endpoint is left alone at first.
+pub const ACCRUAL_MIN_PENALTY: &str = "balancer.linkerd.io/failure-accrual-consecutive-min-penalty";
+/// On the same: how long at most.
+pub const ACCRUAL_MAX_PENALTY: &str = "balancer.linkerd.io/failure-accrual-consecutive-max-penalty";
+/// On the same: how much of that is added at random, 0 to 100.
+pub const ACCRUAL_JITTER: &str = "balancer.linkerd.io/failure-accrual-consecutive-jitter-ratio";
+/// On the same: so many endpoints never count as broken.
+pub const ACCRUAL_MIN_READY: &str = "balancer.linkerd.io/failure-accrual-min-ready";
+/// On the same, unified: the success rate below which an endpoint breaks, 0 to 1.
+pub const ACCRUAL_THRESHOLD: &str =
+    "balancer.alpha.linkerd.io/failure-accrual-success-rate-threshold";
+/// On the same, unified: the time over which the rate is taken.
+pub const ACCRUAL_WINDOW: &str = "balancer.alpha.linkerd.io/failure-accrual-success-rate-window";
+/// On the same, unified: not before so many requests.
+pub const ACCRUAL_MIN_REQUESTS: &str =
+    "balancer.alpha.linkerd.io/failure-accrual-success-rate-min-requests";
+/// On the same, unified: `true` heeds `retry-after`.
+pub const ACCRUAL_RETRY_AFTER: &str = "balancer.alpha.linkerd.io/failure-accrual-honor-retry-after";
+/// On a Service: `true` makes endpoints that fail seem slow.
+pub const PENALIZE_FAILURES: &str = "balancer.alpha.linkerd.io/penalize-failures";
+/// On a Service: how slow.
+pub const LOAD_BIASER_PENALTY: &str = "balancer.alpha.linkerd.io/load-biaser-penalty";
+/// On a Service: the longest `retry-after` that is heeded.
+pub const LOAD_BIASER_MAX_RETRY_AFTER: &str =
+    "balancer.alpha.linkerd.io/load-biaser-max-retry-after";
+
 /// Name of the exported Service in its own cluster: `<svc>.<ns>.svc.<domain>`.
 pub const REMOTE_FQ_NAME: &str = "mirror.linkerd.io/remote-svc-fq-name";
 /// resourceVersion of the exported Service that a mirror was made from.

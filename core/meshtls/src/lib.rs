@@ -22,4 +22,5 @@ pub use credentials::{Credentials, Params};
 pub use error::{InstallError, TlsError};
 pub use mesh_model::endpoint::TlsTarget;
 pub use prefixed::Prefixed;
+pub use profile::{TlsFacts, facts};
 pub use stream::{Accepted, AlpnMode, Connected, accept, connect};

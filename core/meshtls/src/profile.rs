@@ -265,6 +265,33 @@ static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
     })
 });
 
+/// What mesh TLS is made of, as an operator may ask: suites and groups in order of preference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFacts {
+    /// Names of cipher suites.
+    pub suites: Vec<String>,
+    /// Names of key exchange groups.
+    pub kx_groups: Vec<String>,
+    /// Source of randomness.
+    pub rand: String,
+    /// Loader of keys.
+    pub key_provider: String,
+    /// Whether it is a FIPS build.
+    pub fips: bool,
+}
+
+/// What mesh TLS of this build is made of.
+pub fn facts() -> TlsFacts {
+    let provider = &*PROVIDER;
+    TlsFacts {
+        suites: provider.cipher_suites.iter().map(|s| format!("{:?}", s.suite())).collect(),
+        kx_groups: provider.kx_groups.iter().map(|g| format!("{:?}", g.name())).collect(),
+        rand: format!("{:?}", provider.secure_random),
+        key_provider: format!("{:?}", provider.key_provider),
+        fips: provider.fips(),
+    }
+}
+
 /// No PSS, as Linkerd's proxy: an RSA root may sign, an RSA leaf may not speak.
 static SCHEMES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
     all: &[

@@ -64,7 +64,8 @@ where
         AlpnMode::None => &current.configs.server,
         AlpnMode::TransportHeader => &current.configs.server_transport,
     };
-    let handshake = TlsAcceptor::from(Arc::clone(config)).accept(io);
+    // Boxed: a handshake is large and short, and its caller keeps the room as long as the connection.
+    let handshake = Box::pin(TlsAcceptor::from(Arc::clone(config)).accept(io));
     let stream = timeout(HANDSHAKE_TIMEOUT, handshake)
         .await
         .map_err(|_| TlsError::Timeout(HANDSHAKE_TIMEOUT))??;
@@ -91,7 +92,7 @@ where
     let config = credentials.client(transport_header)?;
     let name = ServerName::try_from(target.server_name.as_str().to_owned())
         .map_err(|e| TlsError::Handshake(rustls::Error::General(e.to_string())))?;
-    let handshake = TlsConnector::from(config).connect(name, io);
+    let handshake = Box::pin(TlsConnector::from(config).connect(name, io));
     let stream = timeout(HANDSHAKE_TIMEOUT, handshake)
         .await
         .map_err(|_| TlsError::Timeout(HANDSHAKE_TIMEOUT))??;

@@ -110,6 +110,13 @@ pub enum EndpointSet {
 /// Weight of an endpoint that nothing says otherwise about.
 pub const DEFAULT_WEIGHT: u32 = 10_000;
 
+impl EndpointMetadata {
+    /// Whether connections made under `self` serve under `other`: the weight is no matter of connections.
+    pub fn serves(&self, other: &Self) -> bool {
+        self == other || Self { weight: other.weight, ..self.clone() } == *other
+    }
+}
+
 impl Default for EndpointSet {
     fn default() -> Self {
         Self::Known(BTreeMap::new())

@@ -6,11 +6,14 @@
 
 mod authorize;
 mod default;
+mod rate;
 
-pub use authorize::{ClientTls, Denied, Permit, RequestRefused};
+pub use authorize::{ClientTls, Denied, Permit};
 pub use default::{DefaultPolicy, InvalidDefaultPolicy};
+pub use rate::{RateLimit, RateOverride};
 
 use crate::{
+    filter::Filter,
     identity::Identity,
     meta::Meta,
     route::{HostMatch, Route, RouteMatch},
@@ -27,6 +30,9 @@ pub struct ServerPolicy {
     pub protocol: ServerProtocol,
     /// In order; the first match wins. Apply to TCP, and to HTTP after the route's own.
     pub authorizations: Arc<[Authorization]>,
+    /// How many requests a second are taken. Always none on protocols other than HTTP/1, HTTP/2 and
+    /// detection: the API has no place for it there.
+    pub rate_limit: Option<Arc<RateLimit>>,
 }
 
 /// What a port speaks (`inbound.ProxyProtocol`).
@@ -60,8 +66,17 @@ pub struct InboundRoute {
     pub hosts: Vec<HostMatch>,
     /// Own authorizations, tried before the server's.
     pub authorizations: Arc<[Authorization]>,
-    /// Rules; each an OR of matches. An empty list of matches is "path prefix /".
-    pub rules: Vec<Vec<RouteMatch>>,
+    /// Which requests, and what is done to them.
+    pub rules: Vec<InboundRule>,
+}
+
+/// One rule of an inbound route.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InboundRule {
+    /// Any of these; none means "path prefix /".
+    pub matches: Vec<RouteMatch>,
+    /// What is done to a request that matches, in order.
+    pub filters: Vec<Filter>,
 }
 
 /// Who is let in (`inbound.Authz`).
@@ -127,8 +142,15 @@ impl InboundRoute {
             meta: Meta::built_in("default"),
             hosts: Vec::new(),
             authorizations: Arc::new([]),
-            rules: vec![vec![RouteMatch { path: Some(slash), ..RouteMatch::default() }]],
+            rules: vec![vec![RouteMatch { path: Some(slash), ..RouteMatch::default() }].into()],
         }
+    }
+}
+
+/// A rule without filters.
+impl From<Vec<RouteMatch>> for InboundRule {
+    fn from(matches: Vec<RouteMatch>) -> Self {
+        Self { matches, filters: Vec::new() }
     }
 }
 
@@ -138,6 +160,6 @@ impl Route for InboundRoute {
     }
 
     fn rules(&self) -> impl Iterator<Item = &[RouteMatch]> {
-        self.rules.iter().map(Vec::as_slice)
+        self.rules.iter().map(|rule| &*rule.matches)
     }
 }

@@ -7,13 +7,16 @@
 //! Callers: everyone; `wire` translates to and from the mesh API, `k8s` to and from objects.
 
 pub mod authority;
+pub mod balance;
 pub mod endpoint;
+pub mod filter;
 pub mod identity;
 pub mod inbound;
 pub mod meta;
 pub mod outbound;
 pub mod ports;
 pub mod profile;
+pub mod response;
 pub mod route;
 pub mod selector;
 pub mod transport;

@@ -5,6 +5,10 @@
 //! May touch: values, regexes, request heads. Must not touch: bodies, sockets.
 //! Callers: inbound and outbound policy, `wire`.
 
+mod table;
+
+pub use self::table::RouteTable;
+
 use std::{borrow::Cow, cmp::Ordering, fmt};
 
 /// One condition of a rule: all of its parts must hold.

@@ -1,24 +1,26 @@
 //! # Inbound policies on the wire
 //!
-//! Job: `inbound.Server`, both ways. Filters and rate limits of routes are not known yet: a route with a
-//! filter makes the policy unusable rather than obeyed in part; a rate limit is not enforced.
+//! Job: `inbound.Server`, both ways. A filter that cannot be read fails the requests of its rule; anything
+//! else that cannot be read makes the policy unusable, rather than obeyed in part.
 //! Callers: the policy controller, `discover`.
 
 use crate::{
     Invalid,
     error::{duration, proto_duration},
-    meta, route,
+    filter, meta, route,
 };
 use ipnet::IpNet;
 use linkerd2_proxy_api::{inbound as api, net};
 use mesh_model::{
+    filter::Filter,
+    identity::Identity,
     inbound::{
-        Authentication, Authorization, DETECT_TIMEOUT, IdentityMatch, InboundRoute, NetworkMatch,
-        ServerPolicy, ServerProtocol,
+        Authentication, Authorization, DETECT_TIMEOUT, IdentityMatch, InboundRoute, InboundRule,
+        NetworkMatch, RateLimit, RateOverride, ServerPolicy, ServerProtocol,
     },
     meta::Meta,
 };
-use std::sync::Arc;
+use std::{num::NonZeroU32, sync::Arc};
 
 /// A policy as a message.
 ///
@@ -27,17 +29,18 @@ use std::sync::Arc;
 pub fn to_proto(policy: &ServerPolicy) -> Result<api::Server, Invalid> {
     use api::proxy_protocol::{Detect, Grpc, Http1, Http2, Kind, Opaque, Tls};
     let http = |routes: &[InboundRoute]| routes.iter().map(http_to_proto).collect::<Result<_, _>>();
+    let limit = policy.rate_limit.as_deref().map(rate_limit_to_proto);
     let kind = match &policy.protocol {
         ServerProtocol::Detect { http: routes, timeout } => Kind::Detect(Detect {
             timeout: Some(proto_duration(*timeout)),
             http_routes: http(routes)?,
-            http_local_rate_limit: None,
+            http_local_rate_limit: limit,
         }),
         ServerProtocol::Http1(routes) => {
-            Kind::Http1(Http1 { routes: http(routes)?, local_rate_limit: None })
+            Kind::Http1(Http1 { routes: http(routes)?, local_rate_limit: limit })
         }
         ServerProtocol::Http2(routes) => {
-            Kind::Http2(Http2 { routes: http(routes)?, local_rate_limit: None })
+            Kind::Http2(Http2 { routes: http(routes)?, local_rate_limit: limit })
         }
         ServerProtocol::Grpc(routes) => {
             let routes = routes.iter().map(grpc_to_proto).collect::<Result<_, _>>()?;
@@ -67,6 +70,7 @@ pub fn received(server: api::Server) -> (ServerPolicy, Option<Invalid>) {
                     timeout: DETECT_TIMEOUT,
                 },
                 authorizations: Arc::new([]),
+                rate_limit: None,
             };
             (policy, Some(reason))
         }
@@ -83,13 +87,23 @@ pub fn from_proto(server: api::Server) -> Result<ServerPolicy, Invalid> {
     let http = |routes: Vec<api::HttpRoute>| {
         routes.into_iter().map(http_from_proto).collect::<Result<Arc<[_]>, _>>()
     };
+    let mut limit = None;
     let protocol = match kind {
-        Kind::Detect(detect) => ServerProtocol::Detect {
-            http: http(detect.http_routes)?,
-            timeout: duration("detection timeout", detect.timeout)?,
-        },
-        Kind::Http1(http1) => ServerProtocol::Http1(http(http1.routes)?),
-        Kind::Http2(http2) => ServerProtocol::Http2(http(http2.routes)?),
+        Kind::Detect(detect) => {
+            limit = detect.http_local_rate_limit;
+            ServerProtocol::Detect {
+                http: http(detect.http_routes)?,
+                timeout: duration("detection timeout", detect.timeout)?,
+            }
+        }
+        Kind::Http1(http1) => {
+            limit = http1.local_rate_limit;
+            ServerProtocol::Http1(http(http1.routes)?)
+        }
+        Kind::Http2(http2) => {
+            limit = http2.local_rate_limit;
+            ServerProtocol::Http2(http(http2.routes)?)
+        }
         Kind::Grpc(grpc) => ServerProtocol::Grpc(
             grpc.routes.into_iter().map(grpc_from_proto).collect::<Result<_, _>>()?,
         ),
@@ -100,15 +114,17 @@ pub fn from_proto(server: api::Server) -> Result<ServerPolicy, Invalid> {
         meta: meta::from_labels("server labels", server.labels)?,
         protocol,
         authorizations: authorizations_from_proto(server.authorizations)?,
+        rate_limit: limit.map(rate_limit_from_proto).transpose()?.map(Arc::new),
     })
 }
 
 // === routes ===
 
 fn http_to_proto(r: &InboundRoute) -> Result<api::HttpRoute, Invalid> {
-    let rule = |matches: &Vec<_>| {
-        let matches = matches.iter().map(route::match_to_proto).collect::<Result<_, _>>()?;
-        Ok(api::http_route::Rule { matches, filters: Vec::new() })
+    let rule = |rule: &InboundRule| {
+        let matches = rule.matches.iter().map(route::match_to_proto).collect::<Result<_, _>>()?;
+        let filters = rule.filters.iter().map(http_filter_to_proto).collect::<Result<_, _>>()?;
+        Ok(api::http_route::Rule { matches, filters })
     };
     Ok(api::HttpRoute {
         metadata: Some(meta::to_proto(&r.meta)),
@@ -119,9 +135,10 @@ fn http_to_proto(r: &InboundRoute) -> Result<api::HttpRoute, Invalid> {
 }
 
 fn grpc_to_proto(r: &InboundRoute) -> Result<api::GrpcRoute, Invalid> {
-    let rule = |matches: &Vec<_>| {
-        let matches = matches.iter().map(route::rpc_to_proto).collect::<Result<_, _>>()?;
-        Ok(api::grpc_route::Rule { matches, filters: Vec::new() })
+    let rule = |rule: &InboundRule| {
+        let matches = rule.matches.iter().map(route::rpc_to_proto).collect::<Result<_, _>>()?;
+        let filters = rule.filters.iter().map(grpc_filter_to_proto).collect::<Result<_, _>>()?;
+        Ok(api::grpc_route::Rule { matches, filters })
     };
     Ok(api::GrpcRoute {
         metadata: Some(meta::to_proto(&r.meta)),
@@ -133,10 +150,11 @@ fn grpc_to_proto(r: &InboundRoute) -> Result<api::GrpcRoute, Invalid> {
 
 fn http_from_proto(r: api::HttpRoute) -> Result<InboundRoute, Invalid> {
     let rule = |rule: api::http_route::Rule| {
-        if !rule.filters.is_empty() {
-            return Err(Invalid::Unsupported("a filter on an inbound route"));
-        }
-        rule.matches.into_iter().map(route::match_from_proto).collect()
+        let matches = rule.matches.into_iter().map(route::match_from_proto);
+        Ok(InboundRule {
+            matches: matches.collect::<Result<_, _>>()?,
+            filters: rule.filters.into_iter().map(|f| usable(http_filter_from_proto(f))).collect(),
+        })
     };
     Ok(InboundRoute {
         meta: meta::from_proto("route metadata", r.metadata)?,
@@ -148,16 +166,116 @@ fn http_from_proto(r: api::HttpRoute) -> Result<InboundRoute, Invalid> {
 
 fn grpc_from_proto(r: api::GrpcRoute) -> Result<InboundRoute, Invalid> {
     let rule = |rule: api::grpc_route::Rule| {
-        if !rule.filters.is_empty() {
-            return Err(Invalid::Unsupported("a filter on an inbound route"));
-        }
-        rule.matches.into_iter().map(route::rpc_from_proto).collect()
+        let matches = rule.matches.into_iter().map(route::rpc_from_proto);
+        Ok(InboundRule {
+            matches: matches.collect::<Result<_, _>>()?,
+            filters: rule.filters.into_iter().map(|f| usable(grpc_filter_from_proto(f))).collect(),
+        })
     };
     Ok(InboundRoute {
         meta: meta::from_proto("route metadata", r.metadata)?,
         hosts: r.hosts.into_iter().map(route::host_from_proto).collect::<Result<_, _>>()?,
         authorizations: authorizations_from_proto(r.authorizations)?,
         rules: r.rules.into_iter().map(rule).collect::<Result<_, _>>()?,
+    })
+}
+
+// === filters ===
+
+fn usable(filter: Result<Filter, Invalid>) -> Filter {
+    filter.unwrap_or_else(|invalid| Filter::Unusable(invalid.to_string()))
+}
+
+fn http_filter_to_proto(filter: &Filter) -> Result<api::http_route::Filter, Invalid> {
+    use api::http_route::filter::Kind;
+    const OTHER: Invalid = Invalid::Unsupported("a filter of this kind on an inbound HTTP route");
+    let kind = match filter {
+        Filter::RequestHeaders(m) => {
+            Some(Kind::RequestHeaderModifier(filter::request_headers_to_proto(m)))
+        }
+        Filter::Redirect(r) => Some(Kind::Redirect(filter::redirect_to_proto(r))),
+        Filter::Fail(f) => Some(Kind::FailureInjector(filter::failure_to_proto(f).ok_or(OTHER)?)),
+        Filter::ResponseHeaders(_) => return Err(OTHER),
+        Filter::Unusable(_) => None,
+    };
+    Ok(api::http_route::Filter { kind })
+}
+
+fn grpc_filter_to_proto(filter: &Filter) -> Result<api::grpc_route::Filter, Invalid> {
+    use api::grpc_route::filter::Kind;
+    const OTHER: Invalid = Invalid::Unsupported("a filter of this kind on an inbound gRPC route");
+    let kind = match filter {
+        Filter::RequestHeaders(m) => {
+            Some(Kind::RequestHeaderModifier(filter::request_headers_to_proto(m)))
+        }
+        Filter::Fail(f) => {
+            Some(Kind::FailureInjector(filter::grpc_failure_to_proto(f).ok_or(OTHER)?))
+        }
+        Filter::Redirect(_) | Filter::ResponseHeaders(_) => return Err(OTHER),
+        Filter::Unusable(_) => None,
+    };
+    Ok(api::grpc_route::Filter { kind })
+}
+
+fn http_filter_from_proto(f: api::http_route::Filter) -> Result<Filter, Invalid> {
+    use api::http_route::filter::Kind;
+    Ok(match f.kind.ok_or(NO_KIND)? {
+        Kind::FailureInjector(f) => Filter::Fail(filter::failure_from_proto(f)?),
+        Kind::RequestHeaderModifier(m) => {
+            Filter::RequestHeaders(filter::request_headers_from_proto(m)?)
+        }
+        Kind::Redirect(r) => Filter::Redirect(filter::redirect_from_proto(r)?),
+    })
+}
+
+fn grpc_filter_from_proto(f: api::grpc_route::Filter) -> Result<Filter, Invalid> {
+    use api::grpc_route::filter::Kind;
+    Ok(match f.kind.ok_or(NO_KIND)? {
+        Kind::FailureInjector(f) => Filter::Fail(filter::grpc_failure_from_proto(f)?),
+        Kind::RequestHeaderModifier(m) => {
+            Filter::RequestHeaders(filter::request_headers_from_proto(m)?)
+        }
+    })
+}
+
+const NO_KIND: Invalid = Invalid::Missing("kind of a filter");
+
+// === rate limits ===
+
+fn rate_limit_to_proto(limit: &RateLimit) -> api::HttpLocalRateLimit {
+    use api::http_local_rate_limit::{Limit, Override, r#override::ClientIdentities};
+    let number = |n: NonZeroU32| Limit { requests_per_second: n.get() };
+    let name = |id: &Identity| api::Identity { name: id.as_str().to_owned() };
+    let over = |o: &RateOverride| Override {
+        limit: Some(number(o.limit)),
+        clients: Some(ClientIdentities { identities: o.clients.iter().map(name).collect() }),
+    };
+    api::HttpLocalRateLimit {
+        metadata: Some(meta::to_proto(&limit.meta)),
+        total: limit.total.map(number),
+        identity: limit.identity.map(number),
+        overrides: limit.overrides.iter().map(over).collect(),
+    }
+}
+
+/// A limit of 0, or none, limits nothing, as for Linkerd's proxy.
+fn rate_limit_from_proto(limit: api::HttpLocalRateLimit) -> Result<RateLimit, Invalid> {
+    use api::http_local_rate_limit::{Limit, Override};
+    let number = |l: Option<Limit>| l.and_then(|l| NonZeroU32::new(l.requests_per_second));
+    let over = |o: Override| {
+        let clients = o.clients.map(|c| c.identities).unwrap_or_default().into_iter();
+        let clients = clients.map(|id| id.name.parse());
+        let clients: Vec<Identity> = clients
+            .collect::<Result<_, _>>()
+            .map_err(|e| Invalid::value("client of a rate limit", e))?;
+        Ok(number(o.limit).map(|limit| RateOverride { limit, clients }))
+    };
+    let overrides = limit.overrides.into_iter().map(over);
+    Ok(RateLimit {
+        meta: meta::from_proto("rate limit metadata", limit.metadata)?,
+        total: number(limit.total),
+        identity: number(limit.identity),
+        overrides: overrides.filter_map(Result::transpose).collect::<Result<_, _>>()?,
     })
 }
 
@@ -288,18 +406,11 @@ mod tests {
         let good = to_proto(&open).unwrap();
         let mut no_networks = good.clone();
         no_networks.authorizations[0].networks.clear();
-        let mut filtered = good.clone();
-        let Some(api::proxy_protocol::Kind::Detect(detect)) =
-            filtered.protocol.as_mut().unwrap().kind.as_mut()
-        else {
-            panic!("expected detection")
-        };
-        detect.http_routes[0].rules[0].filters.push(api::http_route::Filter { kind: None });
         let mut timeless = good.clone();
         timeless.protocol.as_mut().unwrap().kind =
             Some(api::proxy_protocol::Kind::Detect(api::proxy_protocol::Detect::default()));
         let protocolless = api::Server { protocol: None, ..good };
-        for bad in [no_networks, filtered, timeless, protocolless] {
+        for bad in [no_networks, timeless, protocolless] {
             let (policy, problem) = received(bad);
             assert!(problem.is_some());
             assert_eq!(policy.meta.name(), "invalid");
@@ -308,5 +419,26 @@ mod tests {
                 assert!(policy.authorize(client, &ClientTls::Plaintext).is_err(), "{client}");
             }
         }
+    }
+
+    #[test]
+    fn an_unusable_filter_fails_its_rule_alone() {
+        let open = DefaultPolicy::AllUnauthenticated.policy(&[], DETECT_TIMEOUT);
+        let mut message = to_proto(&open).unwrap();
+        let Some(api::proxy_protocol::Kind::Detect(detect)) =
+            message.protocol.as_mut().unwrap().kind.as_mut()
+        else {
+            panic!("expected detection")
+        };
+        let kind = api::http_route::filter::Kind::Redirect(
+            linkerd2_proxy_api::http_route::RequestRedirect { status: 200, ..Default::default() },
+        );
+        let filters = [None, Some(kind)].map(|kind| api::http_route::Filter { kind });
+        detect.http_routes[0].rules[0].filters.extend(filters);
+        let (policy, problem) = received(message);
+        assert_eq!(problem, None);
+        let filters = &policy.protocol.routes()[0].rules[0].filters;
+        assert!(filters.iter().all(|f| matches!(f, Filter::Unusable(_))), "{filters:?}");
+        assert_eq!(filters.len(), 2);
     }
 }

@@ -8,6 +8,7 @@
 pub mod context_token;
 pub mod destination;
 mod error;
+mod filter;
 pub mod inbound;
 mod meta;
 pub mod outbound;

@@ -1,13 +1,14 @@
 //! # Destination.GetProfile on the wire
 //!
-//! Job: destination profiles, both ways. ServiceProfile routes and budgets are not carried yet: the
-//! default budget is sent, routes that come are not obeyed.
+//! Job: destination profiles, both ways.
 //! Callers: the destination service, `discover`.
 
-use crate::{Invalid, destination, error::proto_duration, meta};
+mod routes;
+
+use crate::{Invalid, destination, meta};
 use linkerd2_proxy_api::{destination as api, meta as api_meta};
 use mesh_model::profile::{Profile, ProfileTarget};
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 /// A profile as a message. The profile of an undeclared port, which has neither name nor endpoint, is
 /// the empty message, as clients expect it.
@@ -23,8 +24,8 @@ pub fn to_proto(profile: &Profile) -> api::DestinationProfile {
     api::DestinationProfile {
         fully_qualified_name: profile.fqn.as_ref().map(|n| n.to_string()).unwrap_or_default(),
         opaque_protocol: profile.opaque,
-        routes: Vec::new(),
-        retry_budget: Some(default_budget()),
+        routes: profile.routes.iter().map(routes::to_proto).collect(),
+        retry_budget: profile.budget.as_ref().map(routes::budget_to_proto),
         dst_overrides: profile.targets.iter().map(target).collect(),
         endpoint: profile.endpoint.as_ref().map(destination::endpoint_to_proto),
         parent_ref: profile.parent.as_ref().map(meta::to_proto),
@@ -53,16 +54,9 @@ pub fn from_proto(profile: api::DestinationProfile) -> Result<Profile, Invalid> 
         endpoint: profile.endpoint.map(endpoint).transpose()?,
         targets: profile.dst_overrides.into_iter().map(target).collect::<Result<_, _>>()?,
         parent: parent.transpose()?,
+        routes: routes::from_proto(profile.routes),
+        budget: profile.retry_budget.and_then(routes::budget_from_proto),
     })
-}
-
-/// The budget that applies where no ServiceProfile sets one.
-fn default_budget() -> api::RetryBudget {
-    api::RetryBudget {
-        retry_ratio: 0.2,
-        min_retries_per_second: 10,
-        ttl: Some(proto_duration(Duration::from_secs(10))),
-    }
 }
 
 /// What Linkerd sends as `profile_ref` for a Service without a ServiceProfile.

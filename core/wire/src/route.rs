@@ -136,6 +136,6 @@ fn header_from_proto(header: api::HeaderMatch) -> Result<(String, ValueMatch), I
     Ok((name.as_str().to_owned(), value))
 }
 
-fn pattern(field: &'static str, text: &str) -> Result<Pattern, Invalid> {
+pub(crate) fn pattern(field: &'static str, text: &str) -> Result<Pattern, Invalid> {
     Pattern::new(text).map_err(|e| Invalid::value(field, e))
 }

@@ -2,22 +2,25 @@
 //!
 //! Job: proptest strategies for what the round-trip tests send through the wire. Callers: tests here.
 
+mod outbound;
+
+pub(crate) use outbound::outbound_policy;
+
+use http::{HeaderName, HeaderValue, StatusCode, uri};
 use mesh_model::{
     authority::NameAddr,
     endpoint::{
         Endpoint, EndpointMetadata, EndpointUpdate, Http2Params, KeepAlive, ProtocolHint, TlsTarget,
     },
+    filter::{Failure, FailureKind, Filter, HeaderModifier, PathModifier, Ratio, Redirect},
     identity::{DnsName, Identity},
     inbound::{
-        Authentication, Authorization, IdentityMatch, InboundRoute, NetworkMatch, ServerPolicy,
-        ServerProtocol,
+        Authentication, Authorization, IdentityMatch, InboundRoute, InboundRule, NetworkMatch,
+        RateLimit, RateOverride, ServerPolicy, ServerProtocol,
     },
     meta::{Meta, Resource},
-    outbound::{
-        Backend, BackendKind, OutboundPolicy, OutboundProtocol, OutboundRoute, PeakEwma,
-        RouteAction,
-    },
-    profile::{Profile, ProfileTarget},
+    profile::{Profile, ProfileRoute, ProfileTarget, RequestMatch, RetryBudget},
+    response::{ResponseClass, ResponseMatch},
     route::{HostMatch, PathMatch, Pattern, RouteMatch, ValueMatch},
 };
 use proptest::{
@@ -27,7 +30,7 @@ use proptest::{
 };
 use std::{
     net::{IpAddr, SocketAddr},
-    num::NonZeroU16,
+    num::{NonZeroU16, NonZeroU32},
     sync::Arc,
     time::Duration,
 };
@@ -132,14 +135,60 @@ pub(crate) fn profile() -> impl Strategy<Value = Profile> {
         option::of(endpoint()),
         vec(target, 0..3),
         option::of(meta(true)),
+        vec(profile_route(), 0..3).prop_map(Arc::from),
+        option::of(budget()),
     )
-        .prop_map(|(fqn, opaque, endpoint, targets, parent)| Profile {
+        .prop_map(|(fqn, opaque, endpoint, targets, parent, routes, budget)| Profile {
             fqn,
             opaque,
             endpoint,
             targets,
             parent,
+            routes,
+            budget,
         })
+}
+
+/// Ratios that the wire's number holds exactly.
+fn budget() -> impl Strategy<Value = RetryBudget> {
+    (0_u32..=8, 0..=i32::MAX as u32, 1_u64..=60).prop_map(|(ratio, min_per_second, ttl)| {
+        RetryBudget { ratio: ratio * 125_000, min_per_second, ttl: Duration::from_secs(ttl) }
+    })
+}
+
+fn profile_route() -> impl Strategy<Value = ProfileRoute> {
+    let request = prop_oneof![
+        word().prop_map(|w| RequestMatch::Path(Pattern::new(&w).expect("a word is a pattern"))),
+        prop_oneof![Just("GET"), Just("BREW")].prop_map(|m| RequestMatch::Method(m.to_owned())),
+    ];
+    let request = request.prop_recursive(3, 8, 3, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..3).prop_map(RequestMatch::All),
+            vec(inner.clone(), 0..3).prop_map(RequestMatch::Any),
+            inner.prop_map(|m| RequestMatch::Not(m.into())),
+        ]
+    });
+    let status = (1_u16..600, 1_u16..600).prop_map(|(a, b)| ResponseMatch::Status(a..=b));
+    let response = status.prop_recursive(3, 8, 3, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..3).prop_map(ResponseMatch::All),
+            vec(inner.clone(), 0..3).prop_map(ResponseMatch::Any),
+            inner.prop_map(|m| ResponseMatch::Not(m.into())),
+        ]
+    });
+    let class = (response, any::<bool>())
+        .prop_map(|(condition, failure)| ResponseClass { condition, failure });
+    let timeout = option::of(duration().prop_filter("zero is none", |d| !d.is_zero()));
+    let labels = btree_map(word(), word(), 0..3);
+    (request, vec(class, 0..3), labels, any::<bool>(), timeout).prop_map(
+        |(condition, responses, labels, retryable, timeout)| ProfileRoute {
+            condition,
+            responses: responses.into(),
+            labels: Arc::new(labels),
+            retryable,
+            timeout,
+        },
+    )
 }
 
 fn network() -> impl Strategy<Value = NetworkMatch> {
@@ -203,68 +252,100 @@ fn rpc_match() -> impl Strategy<Value = RouteMatch> {
     })
 }
 
-fn routes<M: Strategy<Value = RouteMatch>>(
-    of: impl Fn() -> M,
+fn modifier() -> impl Strategy<Value = HeaderModifier> {
+    let name = || word().prop_map(|w| w.parse::<HeaderName>().expect("a word is a header name"));
+    let pair = || {
+        let value = word().prop_map(|w| w.parse::<HeaderValue>().expect("a word is a value"));
+        vec((name(), value), 0..2)
+    };
+    (pair(), pair(), vec(name(), 0..2)).prop_map(|(add, set, remove)| HeaderModifier {
+        add,
+        set,
+        remove,
+    })
+}
+
+fn redirect() -> impl Strategy<Value = Redirect> {
+    let path = prop_oneof![
+        word().prop_map(PathModifier::Full),
+        word().prop_map(PathModifier::Prefix),
+    ];
+    let scheme = prop_oneof![Just(uri::Scheme::HTTP), Just(uri::Scheme::HTTPS)];
+    let status =
+        (300_u16..400).prop_map(|code| StatusCode::from_u16(code).expect("a status code"));
+    (option::of(scheme), option::of(word()), option::of(port()), option::of(path), status).prop_map(
+        |(scheme, host, port, path, status)| Redirect { scheme, host, port, path, status },
+    )
+}
+
+fn failure(kind: impl Strategy<Value = FailureKind>) -> impl Strategy<Value = Failure> {
+    let ratio = (any::<u32>(), 1_u32..).prop_map(|(numerator, denominator)| Ratio {
+        numerator,
+        denominator: NonZeroU32::new(denominator).expect("not zero"),
+    });
+    (kind, word(), ratio).prop_map(|(kind, message, ratio)| Failure { kind, message, ratio })
+}
+
+fn http_filter() -> impl Strategy<Value = Filter> {
+    let status = (100_u16..1000)
+        .prop_map(|code| FailureKind::Http(StatusCode::from_u16(code).expect("a status code")));
+    prop_oneof![
+        modifier().prop_map(Filter::RequestHeaders),
+        redirect().prop_map(Filter::Redirect),
+        failure(status).prop_map(Filter::Fail),
+    ]
+}
+
+fn grpc_filter() -> impl Strategy<Value = Filter> {
+    prop_oneof![
+        modifier().prop_map(Filter::RequestHeaders),
+        failure(any::<u16>().prop_map(FailureKind::Grpc)).prop_map(Filter::Fail),
+    ]
+}
+
+fn rate_limit() -> impl Strategy<Value = RateLimit> {
+    let limit = || (1_u32..).prop_map(|n| NonZeroU32::new(n).expect("not zero"));
+    let over = (limit(), vec(identity(), 0..2))
+        .prop_map(|(limit, clients)| RateOverride { limit, clients });
+    (meta(true), option::of(limit()), option::of(limit()), vec(over, 0..2)).prop_map(
+        |(meta, total, identity, overrides)| RateLimit { meta, total, identity, overrides },
+    )
+}
+
+fn routes<M: Strategy<Value = RouteMatch>, F: Strategy<Value = Filter>>(
+    matches: impl Fn() -> M,
+    filter: impl Fn() -> F,
 ) -> impl Strategy<Value = Arc<[InboundRoute]>> {
     let host = prop_oneof![
         word().prop_map(HostMatch::Exact),
         vec(word(), 1..3).prop_map(HostMatch::Suffix)
     ];
-    let rules = vec(vec(of(), 0..3), 0..3);
-    let route = (meta(true), vec(host, 0..2), authorizations(), rules).prop_map(
+    let rule = (vec(matches(), 0..3), vec(filter(), 0..2))
+        .prop_map(|(matches, filters)| InboundRule { matches, filters });
+    let route = (meta(true), vec(host, 0..2), authorizations(), vec(rule, 0..3)).prop_map(
         |(meta, hosts, authorizations, rules)| InboundRoute { meta, hosts, authorizations, rules },
     );
     vec(route, 0..3).prop_map(Arc::from)
 }
 
 pub(crate) fn server_policy() -> impl Strategy<Value = ServerPolicy> {
+    let http = || routes(http_match, http_filter);
+    let limit = || option::of(rate_limit().prop_map(Arc::new));
     let protocol = prop_oneof![
-        (routes(http_match), duration())
-            .prop_map(|(http, timeout)| ServerProtocol::Detect { http, timeout }),
-        routes(http_match).prop_map(ServerProtocol::Http1),
-        routes(http_match).prop_map(ServerProtocol::Http2),
-        routes(rpc_match).prop_map(ServerProtocol::Grpc),
-        Just(ServerProtocol::Opaque),
-        Just(ServerProtocol::Tls),
+        (http(), duration(), limit())
+            .prop_map(|(http, timeout, l)| (ServerProtocol::Detect { http, timeout }, l)),
+        (http(), limit()).prop_map(|(http, l)| (ServerProtocol::Http1(http), l)),
+        (http(), limit()).prop_map(|(http, l)| (ServerProtocol::Http2(http), l)),
+        routes(rpc_match, grpc_filter).prop_map(|grpc| (ServerProtocol::Grpc(grpc), None)),
+        Just((ServerProtocol::Opaque, None)),
+        Just((ServerProtocol::Tls, None)),
     ];
-    (meta(false), protocol, authorizations()).prop_map(|(meta, protocol, authorizations)| {
-        ServerPolicy { meta, protocol, authorizations }
-    })
-}
-
-fn backend() -> impl Strategy<Value = Backend> {
-    let balance = (name_addr(), duration(), duration()).prop_map(|(addr, default_rtt, decay)| {
-        BackendKind::Balance { addr, ewma: PeakEwma { default_rtt, decay } }
-    });
-    // A forward with an identity cannot be taken for a bare address.
-    let forward = (endpoint(), identity(), dns()).prop_map(|(mut endpoint, id, server_name)| {
-        let tls = Some(TlsTarget { id, server_name });
-        Arc::make_mut(&mut endpoint.metadata).tls = tls;
-        BackendKind::Forward(endpoint)
-    });
-    let kind = prop_oneof![balance, forward, socket().prop_map(BackendKind::OriginalDst)];
-    (meta(true), kind).prop_map(|(meta, kind)| Backend { meta, kind })
-}
-
-fn outbound_routes() -> impl Strategy<Value = Arc<[OutboundRoute]>> {
-    let action = prop_oneof![
-        vec(backend(), 0..3).prop_map(RouteAction::FirstAvailable),
-        Just(RouteAction::Forbidden),
-        word().prop_map(RouteAction::Invalid),
-    ];
-    let route = (meta(true), action).prop_map(|(meta, action)| OutboundRoute { meta, action });
-    vec(route, 0..3).prop_map(Arc::from)
-}
-
-pub(crate) fn outbound_policy() -> impl Strategy<Value = OutboundPolicy> {
-    let protocol = prop_oneof![
-        (duration(), outbound_routes(), outbound_routes())
-            .prop_map(|(timeout, http, opaque)| OutboundProtocol::Detect { timeout, http, opaque }),
-        outbound_routes().prop_map(OutboundProtocol::Http1),
-        outbound_routes().prop_map(OutboundProtocol::Http2),
-        outbound_routes().prop_map(OutboundProtocol::Grpc),
-        outbound_routes().prop_map(OutboundProtocol::Opaque),
-        outbound_routes().prop_map(OutboundProtocol::Tls),
-    ];
-    (meta(true), protocol).prop_map(|(parent, protocol)| OutboundPolicy { parent, protocol })
+    (meta(false), protocol, authorizations()).prop_map(
+        |(meta, (protocol, rate_limit), authorizations)| ServerPolicy {
+            meta,
+            protocol,
+            authorizations,
+            rate_limit,
+        },
+    )
 }

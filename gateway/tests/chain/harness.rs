@@ -332,7 +332,7 @@ impl World {
 }
 
 pub(crate) fn text(metrics: &Metrics) -> String {
-    String::from_utf8(mesh_process::metrics::encode(metrics.registry())).unwrap()
+    String::from_utf8(metrics.text()).unwrap()
 }
 
 pub(crate) fn target(id: &str) -> TlsTarget {
@@ -386,6 +386,9 @@ fn outbound(
         while_idle: true,
     };
     let config = OutboundConfig {
+        tcp_queue_capacity: 100,
+        tcp_failfast: Duration::from_secs(3),
+        hostname_labels: false,
         detect_timeout: Duration::from_secs(10),
         discovery_timeout: Duration::from_secs(1),
         discovery_idle: Duration::from_secs(5),

@@ -4,16 +4,17 @@
 //! May touch: metrics, readiness, the log filter, the environment (to show it). Must not touch: traffic.
 //! Callers: `proxy` serves it behind the inbound rules of its port.
 
+use flate2::{Compression, write::GzEncoder};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use mesh_http::{Body, Error, Service};
 use mesh_net::connect::is_own_loopback;
+use mesh_observe::Metrics;
 use mesh_process::{
     logs, metrics,
     ready::{Readiness, State},
 };
-use prometheus::Registry;
-use std::{net::IpAddr, sync::Arc};
+use std::{io::Write, net::IpAddr, sync::Arc};
 use tokio::sync::mpsc;
 
 /// What the answers are made of. Cheap to clone.
@@ -21,7 +22,7 @@ use tokio::sync::mpsc;
 pub(crate) struct Admin(Arc<Inner>);
 
 struct Inner {
-    registry: Registry,
+    metrics: Metrics,
     readiness: Readiness,
     logs: logs::Handle,
     /// Starts the drain; `None` if the endpoint is not enabled.
@@ -41,13 +42,13 @@ const LARGEST_FILTER: usize = 16 * 1024;
 
 impl Admin {
     pub(crate) fn new(
-        registry: Registry,
+        metrics: Metrics,
         readiness: Readiness,
         logs: logs::Handle,
         shutdown: Option<mpsc::Sender<()>>,
         environment: Vec<(String, String)>,
     ) -> Self {
-        Self(Arc::new(Inner { registry, readiness, logs, shutdown, environment }))
+        Self(Arc::new(Inner { metrics, readiness, logs, shutdown, environment }))
     }
 
     /// For a client at this address.
@@ -76,16 +77,32 @@ impl AdminService {
                     text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
                 }
             },
-            "/metrics" => {
-                let mut body = metrics::encode(&inner.registry);
-                body.extend_from_slice(b"# EOF\n");
-                with_type(StatusCode::OK, metrics::CONTENT_TYPE, body)
-            }
+            "/metrics" => self.metrics(takes_gzip(&request)).await,
             "/proxy-log-level" => self.log_level(request).await,
             "/env.json" => self.environment(&request),
             "/shutdown" => self.shutdown(&request),
             _ => text(StatusCode::NOT_FOUND, "not found\n"),
         }
+    }
+
+    /// Made on a thread of its own: this one holds identity and discovery.
+    async fn metrics(&self, zipped: bool) -> Response<Body> {
+        let metrics = self.admin.0.metrics.clone();
+        let made = tokio::task::spawn_blocking(move || {
+            let text = metrics.text();
+            if zipped { zip(&text) } else { Ok(text) }
+        });
+        let body = match made.await {
+            Ok(Ok(body)) => body,
+            Ok(Err(error)) => return broken(&error),
+            Err(error) => return broken(&error),
+        };
+        let mut response = with_type(StatusCode::OK, metrics::CONTENT_TYPE, body);
+        if zipped {
+            let gzip = HeaderValue::from_static("gzip");
+            response.headers_mut().insert(header::CONTENT_ENCODING, gzip);
+        }
+        response
     }
 
     async fn log_level(&self, request: Request<Body>) -> Response<Body> {
@@ -160,6 +177,22 @@ impl AdminService {
             }
         }
     }
+}
+
+fn takes_gzip(request: &Request<Body>) -> bool {
+    let encodings = request.headers().get(header::ACCEPT_ENCODING);
+    encodings.is_some_and(|value| value.as_bytes().windows(4).any(|name| name == b"gzip"))
+}
+
+fn zip(text: &[u8]) -> std::io::Result<Vec<u8>> {
+    // Fast: the text repeats itself so much that more effort gains little.
+    let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 16), Compression::fast());
+    encoder.write_all(text)?;
+    encoder.finish()
+}
+
+fn broken(error: &dyn std::error::Error) -> Response<Body> {
+    text(StatusCode::INTERNAL_SERVER_ERROR, format!("metrics cannot be made: {error}\n"))
 }
 
 fn text(status: StatusCode, body: impl Into<bytes::Bytes>) -> Response<Body> {

@@ -8,9 +8,9 @@ use mesh_http::{BalanceParams, ServerParams, client::ClientParams, server::Http2
 use mesh_inbound::Defaults;
 use mesh_model::{
     authority::Authority,
+    balance::Balancing,
     endpoint::Http2Params,
     identity::{DnsName, Identity},
-    outbound::PeakEwma,
 };
 use mesh_net::{
     connect::ConnectOptions,
@@ -51,7 +51,9 @@ pub(crate) fn inbound(
         queue_capacity: direction.http.capacity,
         failfast: direction.http.failfast,
         http1_idle: (direction.max_idle_conns, direction.h1_idle),
+        http2: client_http2(settings),
         idle: direction.discovery_idle,
+        access_log: None,
     }
 }
 
@@ -61,13 +63,8 @@ pub(crate) fn outbound(
     routing: Routing,
 ) -> mesh_outbound::Config {
     let direction = &settings.outbound;
-    let http2 = Http2Params {
-        keep_alive: None,
-        initial_stream_window: Some(settings.h2_windows.0),
-        initial_connection_window: Some(settings.h2_windows.1),
-    };
     let client = ClientParams {
-        http2,
+        http2: client_http2(settings),
         backoff: backoff(direction.backoff),
         http1_max_idle: direction.max_idle_conns,
         http1_idle_timeout: direction.h1_idle,
@@ -85,10 +82,14 @@ pub(crate) fn outbound(
         server: server(direction, !settings.quiet),
         balance: BalanceParams {
             client,
-            ewma: PeakEwma::default(),
+            balancing: Balancing::default(),
+            accrual: None,
             queue_capacity: direction.http.capacity,
             failfast: direction.http.failfast,
         },
+        tcp_queue_capacity: settings.outbound_tcp.capacity,
+        tcp_failfast: settings.outbound_tcp.failfast,
+        hostname_labels: settings.hostname_labels,
         connect: connect(direction, pod),
         inbound_ips: own,
         cluster_domain: cluster_domain(&settings.control.destination.addr),
@@ -140,8 +141,32 @@ fn liveness(tcp: Tcp) -> Liveness {
     Liveness { keepalive: tcp.keepalive, user_timeout: tcp.user_timeout }
 }
 
+fn client_http2(settings: &Settings) -> Http2Params {
+    Http2Params {
+        keep_alive: None,
+        initial_stream_window: Some(settings.h2_windows.0),
+        initial_connection_window: Some(settings.h2_windows.1),
+    }
+}
+
 fn server(direction: &Direction, informational_headers: bool) -> ServerParams {
-    let http2 = Http2ServerParams { keep_alive: direction.ping, ..Http2ServerParams::default() };
+    let usual = Http2ServerParams::default();
+    let given = &direction.http2;
+    let windows = (usual.initial_stream_window, usual.initial_connection_window);
+    let (initial_stream_window, initial_connection_window) = given.windows.unwrap_or(windows);
+    let http2 = Http2ServerParams {
+        initial_stream_window,
+        initial_connection_window,
+        adaptive_flow_control: given.adaptive,
+        keep_alive: given.ping,
+        max_concurrent_streams: given.max_streams.or(usual.max_concurrent_streams),
+        max_frame_size: given.max_frame.or(usual.max_frame_size),
+        max_header_list_size: given.max_headers.or(usual.max_header_list_size),
+        max_pending_accept_reset_streams: given
+            .max_resets
+            .or(usual.max_pending_accept_reset_streams),
+        max_send_buf_size: given.send_buf.or(usual.max_send_buf_size),
+    };
     ServerParams { http2, informational_headers }
 }
 

@@ -1,17 +1,22 @@
 //! # Connections to the control plane
 //!
 //! Job: resolve a service, connect to one of its addresses, secure it to the name that the service must
-//! prove.
+//! prove; count what the clients do.
 //! May touch: DNS, sockets through `net`, TLS. Must not touch: what is asked. Callers: `start`.
 
 use crate::settings::Service;
 use futures::{FutureExt, future::BoxFuture};
-use mesh_discover::channel::Dial;
+use mesh_discover::channel::{CONNECT_TIMEOUT, Dial, ObserveCalls, Watchers};
+use mesh_http::{Body, observe::ObserveResponse, respond::status_of};
 use mesh_meshtls::Credentials;
 use mesh_model::{authority::Authority, endpoint::TlsTarget, identity::Identity};
 use mesh_net::{
     connect::{ConnectOptions, connect},
-    dns::Resolver,
+    dns::{DnsError, RecordKind, Resolution, Resolver},
+};
+use mesh_observe::{
+    ControlClient, ControlMetrics, DnsRecords, DnsResult, Exchange, HttpSeries, NoTls, RequestKind,
+    StreamError, Tls,
 };
 use mesh_stack::io::BoxedIo;
 use rand::seq::SliceRandom;
@@ -32,6 +37,14 @@ struct Inner {
     options: ConnectOptions,
     credentials: Credentials,
     caller: Caller,
+    counted: Counted,
+}
+
+/// What is counted of a client of the control plane.
+#[derive(Clone)]
+pub(crate) struct Counted {
+    pub(crate) client: ControlClient,
+    pub(crate) metrics: ControlMetrics,
 }
 
 /// Who calls a service.
@@ -51,13 +64,14 @@ impl ServiceDial {
         resolver: Resolver,
         options: ConnectOptions,
         credentials: Credentials,
+        counted: Counted,
     ) -> Self {
         let tls = service.name.as_ref().and_then(|id| match id {
             Identity::Dns(name) => Some(TlsTarget { id: id.clone(), server_name: name.clone() }),
             Identity::Uri(_) => None,
         });
         let addr = service.addr.clone();
-        Self(Arc::new(Inner { addr, tls, resolver, options, credentials, caller }))
+        Self(Arc::new(Inner { addr, tls, resolver, options, credentials, caller, counted }))
     }
 }
 
@@ -96,6 +110,7 @@ impl Inner {
             }
             Authority::Name(name) => {
                 let found = self.resolver.resolve(&name.name, name.port.get()).await;
+                self.counted.resolved(&found);
                 Ok(found.map_err(io::Error::other)?.addrs)
             }
         }
@@ -110,5 +125,54 @@ impl Inner {
                 Ok(BoxedIo::new(tls.map_err(io::Error::other)?.io))
             }
         }
+    }
+}
+
+impl Counted {
+    /// Services are asked for first: an answer from addresses means that there were none.
+    fn resolved(&self, found: &Result<Resolution, DnsError>) {
+        use DnsRecords::{Ip, Srv};
+        let count = |records, result| self.metrics.resolved(self.client, records, result);
+        match found {
+            Ok(Resolution { record: RecordKind::Srv, .. }) => count(Srv, DnsResult::Ok),
+            Ok(Resolution { record: RecordKind::Ip, .. }) => {
+                count(Srv, DnsResult::NotFound);
+                count(Ip, DnsResult::Ok);
+            }
+            Err(DnsError::NotFound { .. }) => {
+                count(Srv, DnsResult::NotFound);
+                count(Ip, DnsResult::NotFound);
+            }
+            Err(DnsError::Config(_) | DnsError::Failed { .. }) => count(Ip, DnsResult::Error),
+        }
+    }
+
+    /// Who is told of the calls to a service.
+    pub(crate) fn watchers(&self, service: &Service) -> Watchers {
+        let addr = service.addr.to_string();
+        let tls = service.name.clone().map_or(Tls::None(NoTls::Loopback), Tls::Server);
+        let meter = self.metrics.meter(self.client, &addr, CONNECT_TIMEOUT);
+        Watchers { calls: Arc::new(Calls(self.metrics.calls(&addr, &tls))), meter: Arc::new(meter) }
+    }
+}
+
+/// Counts calls; all are gRPC.
+struct Calls(HttpSeries);
+
+struct Call(Exchange);
+
+impl ObserveCalls for Calls {
+    fn call(&self) -> Option<Box<dyn ObserveResponse>> {
+        Some(Box::new(Call(self.0.begin_kind(RequestKind::Grpc))))
+    }
+}
+
+impl ObserveResponse for Call {
+    fn respond(self: Box<Self>, response: http::Response<Body>) -> http::Response<Body> {
+        self.0.respond(response)
+    }
+
+    fn failed(self: Box<Self>, error: &mesh_http::Error) {
+        self.0.fail(status_of(error), StreamError::of(error));
     }
 }

@@ -9,12 +9,13 @@ mod control;
 mod helpers;
 mod proxy;
 mod settings;
+mod spans;
 mod start;
 mod worker;
 
 use mesh_process::{
     context::PodContext,
-    settings::{Setting, env},
+    settings::{BadSettings, Setting, env},
 };
 use std::{ffi::OsString, path::Path, process::ExitCode};
 
@@ -51,6 +52,17 @@ fn run_proxy(pod: &PodContext) -> ExitCode {
 fn fail(error: &dyn std::error::Error, code: u8) -> ExitCode {
     eprintln!("{error}");
     ExitCode::from(code)
+}
+
+/// Whether the proxy would take this environment as its settings.
+///
+/// # Errors
+/// With every problem that it would tell before it exits with 64.
+pub fn check_settings(
+    lookup: impl Fn(&str) -> Option<String>,
+    pod: &PodContext,
+) -> Result<(), BadSettings> {
+    settings::Settings::read(lookup, pod, 1).map(drop)
 }
 
 /// The settings of the proxy, by section, for the reference page.

@@ -7,8 +7,9 @@
 use crate::{
     admin::Admin,
     configs,
-    control::{Caller, ServiceDial},
+    control::{Caller, Counted, ServiceDial},
     settings::Service,
+    spans,
     start::{StartError, Started, leaf_file},
     worker::{self, GatewayParts, Parts},
 };
@@ -17,13 +18,13 @@ use mesh_discover::{
     policy::PolicyClient,
 };
 use mesh_gateway::{GatewayMetrics, RememberingDiscovery, RememberingPolicies, View, keep_saved};
-use mesh_inbound::{Inbound, Policies, PolicySource, gateway::NoGateway};
+use mesh_inbound::{Inbound, Policies, PolicySource, access_log::AccessLog, gateway::NoGateway};
 use mesh_meshtls::{
     Credentials,
     certifier::{self, Clock, Renewal, Token},
     store,
 };
-use mesh_observe::{IdentityMetrics, Metrics, build_info};
+use mesh_observe::{Build, ControlClient, Facts, IdentityMetrics, Metrics, TlsInfo};
 use mesh_outbound::{ControlPlane, Discover, Entry, Routing};
 use mesh_process::{drain, metrics, ready::Readiness, shutdown};
 use std::{
@@ -55,9 +56,9 @@ pub(crate) fn run(started: Started) -> Result<(), StartError> {
 async fn supervise(started: Started) -> Result<(), StartError> {
     let mut signals = shutdown::Signals::install().map_err(StartError::Thread)?;
     let metrics = Metrics::new(started.settings.retain_idle);
-    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
-    let _build = build_info(metrics.registrar(), env!("CARGO_PKG_VERSION"), profile);
-    if let Err(error) = metrics::register_process(metrics.registry()) {
+    let _facts = facts(&metrics);
+    metrics.runtimes.add(Handle::current());
+    if let Err(error) = metrics::register_process(metrics.foreign()) {
         tracing::warn!(%error, "No metrics of the process");
     }
     let (asked, mut shutdown_asked) = mpsc::channel(1);
@@ -67,10 +68,11 @@ async fn supervise(started: Started) -> Result<(), StartError> {
     let grace = started.settings.grace;
 
     identity(&started, &metrics, &readiness);
-    let parts = parts(&started, &metrics);
+    spans::start(&started, &metrics);
+    let parts = parts(&started, &metrics)?;
     let shutdown = started.settings.shutdown_endpoint.then_some(asked.clone());
     let admin = Admin::new(
-        metrics.registry().clone(),
+        metrics.clone(),
         readiness.clone(),
         started.logs.clone(),
         shutdown,
@@ -112,10 +114,10 @@ fn environment() -> Vec<(String, String)> {
 fn identity(started: &Started, metrics: &Metrics, readiness: &Readiness) {
     let Started { settings, credentials, .. } = started;
     let service = &settings.control.identity;
-    let certify = CertifyClient::new(
-        &service.addr.to_string(),
-        Arc::new(dial(started, service, Caller::Anyone)),
-    );
+    let counted = Counted { client: ControlClient::Identity, metrics: metrics.control.clone() };
+    let watchers = counted.watchers(service);
+    let dial = Arc::new(dial(started, service, Caller::Anyone, counted));
+    let certify = CertifyClient::new(&service.addr.to_string(), dial).watched(watchers);
     let (min_refresh, max_refresh) = settings.identity.refresh;
     let renewal = Renewal { min_refresh, max_refresh, ..Renewal::default() };
     let token = Token::File(started.token.clone());
@@ -162,7 +164,26 @@ impl certifier::Observe for CertificateMetrics {
     }
 }
 
-fn dial(started: &Started, service: &Service, caller: Caller) -> ServiceDial {
+/// What this build is.
+fn facts(metrics: &Metrics) -> Facts {
+    let build = Build {
+        date: option_env!("MESH_BUILD_DATE").unwrap_or_default(),
+        git_sha: option_env!("MESH_GIT_SHA").unwrap_or_default(),
+        profile: if cfg!(debug_assertions) { "debug" } else { "release" },
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    let tls = mesh_meshtls::facts();
+    let tls = TlsInfo {
+        suites: tls.suites.join(","),
+        kx_groups: tls.kx_groups.join(","),
+        rand: tls.rand,
+        key_provider: tls.key_provider,
+        fips: tls.fips,
+    };
+    Facts::new(metrics.registrar(), build, &tls)
+}
+
+fn dial(started: &Started, service: &Service, caller: Caller, counted: Counted) -> ServiceDial {
     let options = configs::control(&started.pod);
     ServiceDial::new(
         service,
@@ -170,23 +191,30 @@ fn dial(started: &Started, service: &Service, caller: Caller) -> ServiceDial {
         started.resolver.clone(),
         options,
         started.credentials.clone(),
+        counted,
     )
 }
 
-fn channel(started: &Started, service: &Service) -> Channel {
-    let dial = Arc::new(dial(started, service, Caller::Certified));
-    Channel::new(&service.addr.to_string(), dial, Handle::current())
+/// A channel to a service, by whoever we are certified to be.
+pub(crate) fn channel(started: &Started, service: &Service, counted: Counted) -> Channel {
+    let watchers = counted.watchers(service);
+    let dial = Arc::new(dial(started, service, Caller::Certified, counted));
+    Channel::watched(&service.addr.to_string(), dial, Handle::current(), watchers)
 }
 
 /// What workers are made of.
-fn parts(started: &Started, metrics: &Metrics) -> Parts {
+fn parts(started: &Started, metrics: &Metrics) -> Result<Parts, StartError> {
     let Started { settings, pod, sockets, .. } = started;
     let [initial, idle, lifetime] = settings.control.streams;
     let limits = StreamLimits { initial, idle, lifetime };
     let control = &settings.control;
-    let destination =
-        DestinationClient::new(channel(started, &control.destination), &control.context, limits);
-    let policy = PolicyClient::new(channel(started, &control.policy), &control.workload, limits);
+    let channel = |service, client| {
+        channel(started, service, Counted { client, metrics: metrics.control.clone() })
+    };
+    let destination = channel(&control.destination, ControlClient::Destination);
+    let destination = DestinationClient::new(destination, &control.context, limits);
+    let policy = channel(&control.policy, ControlClient::Policy);
+    let policy = PolicyClient::new(policy, &control.workload, limits);
     let suffixes = control.profile_suffixes.iter().map(suffix_text).collect();
     let plane = Arc::new(ControlPlane {
         destination,
@@ -206,10 +234,17 @@ fn parts(started: &Started, metrics: &Metrics) -> Parts {
     let eager = settings.policy.ports.iter().chain(own).chain(direct);
     let policies =
         Policies::new(configs::defaults(settings), source, eager, settings.inbound.discovery_idle);
-    Parts {
-        inbound: configs::inbound(settings, pod, sockets.inbound_port, started.server_name.clone()),
+    let mut inbound =
+        configs::inbound(settings, pod, sockets.inbound_port, started.server_name.clone());
+    inbound.access_log = access_log(started, metrics)?;
+    Ok(Parts {
+        inbound,
         outbound: configs::outbound(settings, pod, Routing::Sidecar),
-        entry: if settings.explicit { Entry::Explicit } else { Entry::Transparent },
+        entry: match (settings.explicit, settings.ingress) {
+            (true, _) => Entry::Explicit,
+            (false, true) => Entry::Ingress,
+            (false, false) => Entry::Transparent,
+        },
         policies,
         discover: plane,
         gateway: gateway.map(|(parts, _)| parts),
@@ -217,7 +252,13 @@ fn parts(started: &Started, metrics: &Metrics) -> Parts {
         metrics: metrics.clone(),
         inbound_socket: sockets.inbound.clone(),
         outbound_sockets: sockets.outbound.clone(),
-    }
+    })
+}
+
+/// Lines about inbound requests go to stderr, as Linkerd's do.
+fn access_log(started: &Started, metrics: &Metrics) -> Result<Option<AccessLog>, StartError> {
+    let start = |format| AccessLog::start(format, std::io::stderr(), metrics.registrar());
+    started.settings.access_log.map(start).transpose().map_err(StartError::Thread)
 }
 
 /// A gateway's parts, with the view that it keeps.
@@ -259,6 +300,7 @@ fn serve_admin(started: &Started, parts: &Parts, admin: Admin) -> Result<(), Sta
     let listener = started.sockets.admin.listener().map_err(StartError::Bind)?;
     let config = mesh_inbound::Config {
         detect_timeout: mesh_inbound::ADMIN_DETECT_TIMEOUT,
+        access_log: None,
         ..parts.inbound.clone()
     };
     let inbound: Inbound<NoGateway> = Inbound::new(

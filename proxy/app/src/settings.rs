@@ -4,10 +4,17 @@
 //! May touch: a lookup of variables. Must not touch: files, sockets: nothing is bound or read here.
 //! Callers: `run`; each stack's `Config` is made from its part.
 
+mod direction;
 pub(crate) mod table;
+mod trace;
+
+pub(crate) use direction::{Backoff, Direction, Queue, Tcp};
+pub(crate) use trace::Trace;
 
 use ipnet::IpNet;
+use mesh_inbound::access_log::Format;
 use mesh_model::{authority::Authority, identity::Identity, ports::PortSet};
+use mesh_net::dns::TtlBounds;
 use mesh_process::{
     context::{Interception, PodContext},
     settings::{BadSettings, Form, Problem, Reader, Reported, Setting, form, form::Suffix},
@@ -32,8 +39,15 @@ pub(crate) struct Settings {
     pub(crate) local_original_dst: bool,
     /// Whether outbound serves explicit proxy requests.
     pub(crate) explicit: bool,
+    /// Whether outbound serves an ingress, whose requests name their targets.
+    pub(crate) ingress: bool,
     pub(crate) snapshot: Option<PathBuf>,
+    /// Whether, and how, each inbound request is told.
+    pub(crate) access_log: Option<Format>,
+    pub(crate) dns_ttl: TtlBounds,
     pub(crate) outbound: Direction,
+    pub(crate) outbound_tcp: Queue,
+    pub(crate) hostname_labels: bool,
     pub(crate) outbound_listen: Vec<SocketAddr>,
     pub(crate) quiet: bool,
     pub(crate) h2_windows: (u32, u32),
@@ -42,46 +56,9 @@ pub(crate) struct Settings {
     pub(crate) policy: InboundPolicy,
     pub(crate) control: Control,
     pub(crate) identity: IdentitySettings,
-}
-
-/// What both directions are told alike.
-#[derive(Debug)]
-pub(crate) struct Direction {
-    pub(crate) detect_timeout: Duration,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) backoff: Backoff,
-    pub(crate) http: Queue,
-    pub(crate) max_in_flight: usize,
-    pub(crate) discovery_idle: Duration,
-    pub(crate) max_idle_conns: usize,
-    pub(crate) h1_idle: Duration,
-    pub(crate) accept: Tcp,
-    pub(crate) connect: Tcp,
-    pub(crate) backlog: Option<u32>,
-    /// HTTP/2 PING interval and timeout toward clients; both or none.
-    pub(crate) ping: Option<(Duration, Duration)>,
-}
-
-/// Pauses between attempts.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Backoff {
-    pub(crate) min: Duration,
-    pub(crate) max: Duration,
-    pub(crate) jitter: f64,
-}
-
-/// A queue in front of endpoints.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Queue {
-    pub(crate) capacity: usize,
-    pub(crate) failfast: Duration,
-}
-
-/// Options of TCP sockets.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Tcp {
-    pub(crate) keepalive: Option<Duration>,
-    pub(crate) user_timeout: Option<Duration>,
+    pub(crate) trace: Option<Trace>,
+    /// What was passed over, to be told once there are logs.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Inbound policy as far as it is local.
@@ -151,23 +128,30 @@ fn read(r: &mut Reader<'_>, pod: &PodContext, cpus: usize) -> Result<Settings, R
     let shutdown_endpoint = r.value(&t::SHUTDOWN_ENDPOINT_ENABLED, form::BOOL);
     let grace = r.value(&t::SHUTDOWN_GRACE_PERIOD, form::DURATION);
     let retain_idle = r.value(&t::METRICS_RETAIN_IDLE, form::DURATION);
-    let workers = workers(r, cpus);
+    let mut warnings = Vec::new();
+    let workers = workers(r, cpus, &mut warnings);
     let local = r.value(&t::ORIGINAL_DST, ORIGINAL_DST);
     let explicit = r.value(&t::EXPLICIT, form::BOOL);
     let snapshot = r.optional(&t::SNAPSHOT, form::PATH);
-    let outbound = outbound(r);
+    let access_log = access_log(r, &mut warnings);
+    let dns_ttl = dns_ttl(r);
+    let unused = unused(r);
+    let outbound = direction::read(r, &direction::OUTBOUND);
     let outbound_listen = outbound_listen(r);
-    // Connections share HTTP's queue; the values are checked all the same.
-    let outbound_tcp = queue(r, &t::OUTBOUND_TCP_QUEUE, &t::OUTBOUND_TCP_FAILFAST);
-    let quiet = r.value(&t::QUIET, form::BOOL);
-    let stream_window = r.value(&t::H2_STREAM_WINDOW, WINDOW);
-    let connection_window = r.value(&t::H2_CONNECTION_WINDOW, WINDOW);
-    let inbound = inbound(r);
+    let outbound_tcp = direction::queue(r, &[t::OUTBOUND_TCP_QUEUE, t::OUTBOUND_TCP_FAILFAST]);
+    let hostname_labels = r.value(&t::HOSTNAME_LABELS, form::BOOL);
+    let ingress = r.value(&t::INGRESS_MODE, form::BOOL);
+    let quiet = r.optional(&t::QUIET, form::BOOL);
+    let stream_window = r.value(&t::H2_STREAM_WINDOW, direction::WINDOW);
+    let connection_window = r.value(&t::H2_CONNECTION_WINDOW, direction::WINDOW);
+    let inbound = direction::read(r, &direction::INBOUND);
     let inbound_listen = r.value(&t::INBOUND_LISTEN_ADDR, form::SOCKET);
     let policy = inbound_policy(r);
     let control = control(r);
     let identity = identity(r);
-    outbound_tcp?;
+    let trace = trace::read(r);
+    unused?;
+    let ingress = ingress?;
     let unredirected = pod.interception == Interception::None;
     Ok(Settings {
         log: (log?, json?),
@@ -179,29 +163,32 @@ fn read(r: &mut Reader<'_>, pod: &PodContext, cpus: usize) -> Result<Settings, R
         local_original_dst: local? || unredirected,
         explicit: explicit? || unredirected,
         snapshot: snapshot?,
+        access_log,
+        dns_ttl: dns_ttl?,
         outbound: outbound?,
+        outbound_tcp: outbound_tcp?,
+        hostname_labels: hostname_labels?,
         outbound_listen: outbound_listen?,
-        quiet: quiet?,
+        ingress,
+        quiet: quiet?.unwrap_or(ingress),
         h2_windows: (stream_window?, connection_window?),
         inbound: inbound?,
         inbound_listen: inbound_listen?,
         policy: policy?,
         control: control?,
         identity: identity?,
+        trace: trace?,
+        warnings,
     })
 }
 
 /// Bad numbers of workers are warned about and passed over, as Linkerd's proxy does.
-fn workers(r: &mut Reader<'_>, cpus: usize) -> usize {
+fn workers(r: &mut Reader<'_>, cpus: usize, warnings: &mut Vec<String>) -> usize {
     let mut count = |row: &Setting| match r.optional(row, form::TEXT) {
         Ok(Some(text)) => {
             let number = text.parse::<f64>().ok().filter(|n| n.is_finite() && *n > 0.0);
             if number.is_none() {
-                tracing::warn!(
-                    name = row.name,
-                    value = text,
-                    "Not a number of workers; passed over"
-                );
+                warnings.push(format!("{}={text:?} is no number of workers", row.name));
             }
             number
         }
@@ -213,126 +200,59 @@ fn workers(r: &mut Reader<'_>, cpus: usize) -> usize {
     (least.max(most) as usize).clamp(1, cpus.max(1))
 }
 
-fn outbound(r: &mut Reader<'_>) -> Result<Direction, Reported> {
-    let ping = ping(r, &t::OUTBOUND_PING_INTERVAL, &t::OUTBOUND_PING_TIMEOUT);
-    let backoff = backoff(
-        r,
-        [&t::OUTBOUND_BACKOFF_MIN, &t::OUTBOUND_BACKOFF_MAX, &t::OUTBOUND_BACKOFF_JITTER],
-        Duration::from_secs(60),
-    );
-    let detect_timeout = r.value(&t::OUTBOUND_DETECT_TIMEOUT, form::DURATION);
-    let connect_timeout = r.value(&t::OUTBOUND_CONNECT_TIMEOUT, form::DURATION);
-    let http = queue(r, &t::OUTBOUND_HTTP_QUEUE, &t::OUTBOUND_HTTP_FAILFAST);
-    let max_in_flight = r.value(&t::OUTBOUND_MAX_IN_FLIGHT, form::COUNT);
-    let discovery_idle = r.value(&t::OUTBOUND_DISCOVERY_IDLE, form::DURATION);
-    let max_idle_conns = r.value(&t::OUTBOUND_MAX_IDLE_CONNS, form::COUNT);
-    let h1_idle = r.value(&t::OUTBOUND_H1_IDLE, form::DURATION);
-    let accept = tcp(r, &t::OUTBOUND_ACCEPT_KEEPALIVE, &t::OUTBOUND_ACCEPT_USER_TIMEOUT);
-    let connect = tcp(r, &t::OUTBOUND_CONNECT_KEEPALIVE, &t::OUTBOUND_CONNECT_USER_TIMEOUT);
-    let backlog = r.optional(&t::OUTBOUND_BACKLOG, WINDOW);
-    Ok(Direction {
-        detect_timeout: detect_timeout?,
-        connect_timeout: connect_timeout?,
-        backoff: backoff?,
-        http: http?,
-        max_in_flight: max_in_flight?,
-        discovery_idle: discovery_idle?,
-        max_idle_conns: max_idle_conns?,
-        h1_idle: h1_idle?,
-        accept: accept?,
-        connect: connect?,
-        backlog: backlog?,
-        ping: ping?,
+/// A bad value is told and passed over: a log that nobody can read is no reason not to serve.
+fn access_log(r: &mut Reader<'_>, warnings: &mut Vec<String>) -> Option<Format> {
+    let text = r.optional(&t::ACCESS_LOG, form::TEXT).ok()??;
+    match text.as_str() {
+        "apache" => Some(Format::Apache),
+        "json" => Some(Format::Json),
+        _ => {
+            let name = t::ACCESS_LOG.name;
+            warnings.push(format!("{name}={text:?} is neither `apache` nor `json`: no access log"));
+            None
+        }
+    }
+}
+
+fn dns_ttl(r: &mut Reader<'_>) -> Result<TtlBounds, Reported> {
+    let min = r.optional(&t::DNS_MIN_TTL, form::DURATION);
+    let max = r.optional(&t::DNS_MAX_TTL, form::DURATION);
+    let (min, max) = (min?, max?);
+    match (min, max) {
+        (Some(least), Some(most)) if least > most => {
+            Err(contradiction(r, [&t::DNS_MIN_TTL, &t::DNS_MAX_TTL], [least, most]))
+        }
+        _ => Ok(TtlBounds { min, max }),
+    }
+}
+
+/// The first of two is longer than the second.
+fn contradiction(r: &mut Reader<'_>, rows: [&Setting; 2], values: [Duration; 2]) -> Reported {
+    r.report(Problem::Invalid {
+        name: format!("{} and {}", rows[0].name, rows[1].name),
+        value: format!("{:?} and {:?}", values[0], values[1]),
+        expected: "the first not longer than the second".to_owned(),
     })
 }
 
-fn inbound(r: &mut Reader<'_>) -> Result<Direction, Reported> {
-    let ping = ping(r, &t::INBOUND_PING_INTERVAL, &t::INBOUND_PING_TIMEOUT);
-    let backoff = backoff(
-        r,
-        [&t::INBOUND_BACKOFF_MIN, &t::INBOUND_BACKOFF_MAX, &t::INBOUND_BACKOFF_JITTER],
-        Duration::from_secs(10),
-    );
-    let detect_timeout = r.value(&t::INBOUND_DETECT_TIMEOUT, form::DURATION);
-    let connect_timeout = r.value(&t::INBOUND_CONNECT_TIMEOUT, form::DURATION);
-    let http = queue(r, &t::INBOUND_HTTP_QUEUE, &t::INBOUND_HTTP_FAILFAST);
-    let max_in_flight = r.value(&t::INBOUND_MAX_IN_FLIGHT, form::COUNT);
-    let discovery_idle = r.value(&t::INBOUND_DISCOVERY_IDLE, form::DURATION);
-    let max_idle_conns = r.value(&t::INBOUND_MAX_IDLE_CONNS, form::COUNT);
-    let h1_idle = r.value(&t::INBOUND_H1_IDLE, form::DURATION);
-    let accept = tcp(r, &t::INBOUND_ACCEPT_KEEPALIVE, &t::INBOUND_ACCEPT_USER_TIMEOUT);
-    let connect = tcp(r, &t::INBOUND_CONNECT_KEEPALIVE, &t::INBOUND_CONNECT_USER_TIMEOUT);
-    let backlog = r.optional(&t::INBOUND_BACKLOG, WINDOW);
-    Ok(Direction {
-        detect_timeout: detect_timeout?,
-        connect_timeout: connect_timeout?,
-        backoff: backoff?,
-        http: http?,
-        max_in_flight: max_in_flight?,
-        discovery_idle: discovery_idle?,
-        max_idle_conns: max_idle_conns?,
-        h1_idle: h1_idle?,
-        accept: accept?,
-        connect: connect?,
-        backlog: backlog?,
-        ping: ping?,
-    })
+/// What this build does not do is checked all the same, so that a typing error is not found only by a
+/// later build.
+fn unused(r: &mut Reader<'_>) -> Result<(), Reported> {
+    let control = r.value(&t::CONTROL_LISTEN_ADDR, form::SOCKET);
+    let tap = r.optional(&t::TAP_SVC_NAME, form::IDENTITY);
+    let authority = r.optional(&t::AUTHORITY_LABELS, UNSAFE);
+    let profile = r.value(&t::PROFILE_TIMEOUT, form::DURATION);
+    let spire = [&t::SPIRE_ADDR, &t::SPIRE_SOCKET].map(|row| r.optional(row, NOTHING));
+    (control?, tap?, authority?, profile?);
+    let [addr, socket] = spire;
+    (addr?, socket?);
+    Ok(())
 }
 
 fn outbound_listen(r: &mut Reader<'_>) -> Result<Vec<SocketAddr>, Reported> {
     let several = r.optional(&t::OUTBOUND_LISTEN_ADDRS, ADDRS);
     let one = r.value(&t::OUTBOUND_LISTEN_ADDR, form::SOCKET);
     Ok(several?.unwrap_or(vec![one?]))
-}
-
-fn queue(r: &mut Reader<'_>, capacity: &Setting, failfast: &Setting) -> Result<Queue, Reported> {
-    let capacity = r.value(capacity, form::COUNT);
-    let failfast = r.value(failfast, form::DURATION);
-    Ok(Queue { capacity: capacity?, failfast: failfast? })
-}
-
-fn tcp(r: &mut Reader<'_>, keepalive: &Setting, user_timeout: &Setting) -> Result<Tcp, Reported> {
-    let keepalive = r.optional(keepalive, form::DURATION);
-    let user_timeout = r.optional(user_timeout, form::DURATION);
-    Ok(Tcp { keepalive: keepalive?, user_timeout: user_timeout? })
-}
-
-fn ping(
-    r: &mut Reader<'_>,
-    interval: &Setting,
-    timeout: &Setting,
-) -> Result<Option<(Duration, Duration)>, Reported> {
-    let interval = r.optional(interval, form::DURATION);
-    let timeout = r.optional(timeout, form::DURATION);
-    Ok(interval?.zip(timeout?))
-}
-
-/// MIN and MAX are set together; without them 100 ms to `default_max` with a jitter of .1.
-fn backoff(
-    r: &mut Reader<'_>,
-    rows: [&Setting; 3],
-    default_max: Duration,
-) -> Result<Backoff, Reported> {
-    let min = r.optional(rows[0], form::DURATION);
-    let max = r.optional(rows[1], form::DURATION);
-    let jitter = r.optional(rows[2], form::RATIO);
-    let (min, max, jitter) = (min?, max?, jitter?);
-    match (min, max) {
-        (None, None) => Ok(Backoff {
-            min: Duration::from_millis(100),
-            max: default_max,
-            jitter: jitter.unwrap_or(0.1),
-        }),
-        (Some(min), Some(max)) if min <= max && !max.is_zero() => {
-            Ok(Backoff { min, max, jitter: jitter.unwrap_or(0.0) })
-        }
-        _ => Err(r.report(Problem::Invalid {
-            name: format!("{} and {}", rows[0].name, rows[1].name),
-            value: format!("{min:?} and {max:?}"),
-            expected: "both or neither, the first not longer than the second, which is not 0"
-                .to_owned(),
-        })),
-    }
 }
 
 fn inbound_policy(r: &mut Reader<'_>) -> Result<InboundPolicy, Reported> {
@@ -416,10 +336,21 @@ fn identity(r: &mut Reader<'_>) -> Result<IdentitySettings, Reported> {
     let token_file = r.value(&t::IDENTITY_TOKEN_FILE, form::PATH);
     let local = r.optional(&t::IDENTITY_LOCAL_NAME, form::IDENTITY);
     let id = r.optional(&t::IDENTITY_SERVER_ID, form::IDENTITY);
+    let server_name = r.optional(&t::IDENTITY_SERVER_NAME, form::DNS_NAME);
     let min = r.value(&t::IDENTITY_MIN_REFRESH, form::DURATION);
     let max = r.value(&t::IDENTITY_MAX_REFRESH, form::DURATION);
     let disabled = r.value(&t::IDENTITY_DISABLED, NOTHING);
-    let name = match local?.or(id?) {
+    let (min, max) = (min?, max?);
+    if min > max {
+        return Err(contradiction(
+            r,
+            [&t::IDENTITY_MIN_REFRESH, &t::IDENTITY_MAX_REFRESH],
+            [min, max],
+        ));
+    }
+    let (local, id, server_name) = (local?, id?, server_name?);
+    let wins = local.is_some();
+    let name = match local.or(id) {
         Some(name) => name,
         None => {
             let row = &t::IDENTITY_LOCAL_NAME;
@@ -428,13 +359,23 @@ fn identity(r: &mut Reader<'_>) -> Result<IdentitySettings, Reported> {
             );
         }
     };
+    // With a local name, which wins, the other two are not looked at.
+    if let Some(server) = server_name.filter(|_| !wins)
+        && server.as_str() != name.as_str()
+    {
+        return Err(r.report(Problem::Invalid {
+            name: t::IDENTITY_SERVER_NAME.name.to_owned(),
+            value: server.to_string(),
+            expected: format!("the same as {}, {name}", t::IDENTITY_SERVER_ID.name),
+        }));
+    }
     disabled?;
     Ok(IdentitySettings {
         dir: dir?,
         anchors: anchors?,
         token_file: token_file?,
         name,
-        refresh: (min?, max?),
+        refresh: (min, max),
     })
 }
 
@@ -443,7 +384,7 @@ const ORIGINAL_DST: Form<bool> = Form::new("`redirect` or `local`", |text| match
     "local" => Some(true),
     _ => None,
 });
-const WINDOW: Form<u32> = Form::new("a whole number", |text| text.parse().ok());
+const UNSAFE: Form<()> = Form::new("`unsafe`", |text| (text == "unsafe").then_some(()));
 const NOTHING: Form<()> = Form::new("no value", |text| text.is_empty().then_some(()));
 const ADDRS: Form<Vec<SocketAddr>> =
     Form::new("one or two of ip:port, with a comma between", |text| {
@@ -465,84 +406,5 @@ const DEFAULT_POLICY: Form<String> =
     });
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn minimal(name: &str) -> Option<String> {
-        Some(match name.strip_prefix("LINKERD2_PROXY_")? {
-            "DESTINATION_SVC_ADDR" => "linkerd-dst.linkerd.svc.cluster.local.:8086".into(),
-            "POLICY_SVC_ADDR" => "linkerd-policy.linkerd.svc.cluster.local.:8090".into(),
-            "DESTINATION_SVC_NAME" | "POLICY_SVC_NAME" => "linkerd-destination.linkerd".into(),
-            "IDENTITY_SVC_ADDR" => "localhost.:8080".into(),
-            "POLICY_WORKLOAD" => "{}".into(),
-            "IDENTITY_DIR" => "/id".into(),
-            "IDENTITY_TRUST_ANCHORS" => "pem".into(),
-            "IDENTITY_TOKEN_FILE" => "/token".into(),
-            "IDENTITY_LOCAL_NAME" => "web.demo".into(),
-            "CONTROL_STREAM_IDLE_TIMEOUT" => String::new(),
-            _ => return None,
-        })
-    }
-
-    fn read(change: impl Fn(&str) -> Option<&'static str>) -> Result<Settings, BadSettings> {
-        Settings::read(
-            |name| change(name).map(str::to_owned).or_else(|| minimal(name)),
-            &PodContext::default(),
-            4,
-        )
-    }
-
-    #[test]
-    fn defaults_are_linkerds() {
-        // proves: SET-2
-        let settings = read(|_| None).unwrap();
-        assert_eq!(settings.outbound_listen, ["127.0.0.1:4140".parse().unwrap()]);
-        assert_eq!(settings.outbound.connect_timeout, Duration::from_secs(1));
-        assert_eq!(settings.inbound.connect_timeout, Duration::from_millis(300));
-        assert_eq!(settings.outbound.backoff.max, Duration::from_secs(60));
-        assert_eq!(
-            (settings.workers, settings.explicit, settings.local_original_dst),
-            (1, false, false)
-        );
-        assert_eq!(settings.control.identity.name, None);
-    }
-
-    #[test]
-    fn every_bad_value_is_told() {
-        let error = read(|name| match name {
-            "LINKERD2_PROXY_INBOUND_LISTEN_ADDR" => Some("4143"),
-            "LINKERD2_PROXY_OUTBOUND_CONNECT_TIMEOUT" => Some("1.5s"),
-            "LINKERD2_PROXY_INBOUND_DEFAULT_POLICY" => Some("cluster-authenticated"),
-            "LINKERD2_PROXY_POLICY_SVC_NAME" => Some(""),
-            "LINKERD2_PROXY_OUTBOUND_CONNECT_EXP_BACKOFF_MIN" => Some("1s"),
-            "LINKERD2_PROXY_CONTROL_STREAM_INITIAL_TIMEOUT" => Some("10s"),
-            "LINKERD2_PROXY_CONTROL_STREAM_LIFETIME" => Some("5s"),
-            "LINKERD2_PROXY_IDENTITY_DISABLED" => Some("1"),
-            _ => None,
-        })
-        .unwrap_err();
-        assert_eq!(error.0.len(), 7, "{error}");
-    }
-
-    #[test]
-    fn workers_follow_the_cpus() {
-        let of = |change: &'static [(&'static str, &'static str)]| {
-            read(|name| {
-                change.iter().find(|(n, _)| name == format!("LINKERD2_PROXY_{n}")).map(|(_, v)| *v)
-            })
-            .unwrap()
-            .workers
-        };
-        assert_eq!(of(&[("CORES", "2")]), 2);
-        assert_eq!(of(&[("CORES_MIN", "2"), ("CORES_MAX", "9")]), 4);
-        assert_eq!(of(&[("CORES_MAX_RATIO", "0.5")]), 2);
-        assert_eq!(of(&[("CORES_MAX", "x")]), 1);
-    }
-
-    #[test]
-    fn without_interception_the_proxy_is_explicit() {
-        let pod = PodContext { interception: Interception::None, ..PodContext::default() };
-        let settings = Settings::read(minimal, &pod, 1).unwrap();
-        assert!(settings.explicit && settings.local_original_dst);
-    }
-}
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -10,7 +10,7 @@ use crate::{
 use mesh_meshtls::{Credentials, Params, store};
 use mesh_model::identity::DnsName;
 use mesh_net::{
-    dns::{DnsError, Resolver, TtlBounds},
+    dns::{DnsError, Resolver},
     listen::{Bound, bind},
 };
 use mesh_pki::{MaterialError, TrustBundle};
@@ -120,7 +120,7 @@ pub(crate) fn start(pod: &PodContext) -> Result<Started, StartError> {
     };
     let credentials = Credentials::new(params).map_err(StartError::Key)?;
     resume_leaf(&credentials, &folder);
-    let resolver = Resolver::new(pod, TtlBounds::default())?;
+    let resolver = Resolver::new(pod, settings.dns_ttl)?;
     let sockets = sockets(&settings, pod).map_err(StartError::Bind)?;
     let pod = pod.clone();
     let started =
@@ -141,6 +141,9 @@ fn read(pod: &PodContext) -> Result<(Settings, logs::Handle), StartError> {
             let logs = logs::init(&settings.log.0, settings.log.1);
             // A bad filter is told through the usual one.
             let logs = logs.inspect_err(|_| start_default_logs())?;
+            for warning in &settings.warnings {
+                tracing::warn!("{warning}; passed over");
+            }
             Ok((settings, logs))
         }
         Err(bad) => {

@@ -47,6 +47,7 @@ pub(crate) fn spawn(
     over: watch::Receiver<bool>,
 ) -> Result<JoinHandle<()>, StartError> {
     let runtime = runtime().map_err(StartError::Thread)?;
+    parts.metrics.runtimes.add(runtime.handle().clone());
     let body = move || {
         if let Err(error) = runtime.block_on(work(parts, drain, over)) {
             tracing::error!(worker = number, %error, "Worker cannot listen");

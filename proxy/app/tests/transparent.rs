@@ -12,9 +12,15 @@ mod net;
 mod plane;
 
 use mesh_init::rules::Redirect;
-use mesh_model::endpoint::{Endpoint, EndpointMetadata, ProtocolHint, TlsTarget};
+use mesh_model::{
+    balance::Balancing,
+    endpoint::{Endpoint, EndpointMetadata, ProtocolHint, TlsTarget},
+    meta::Meta,
+    outbound::{Backend, BackendKind, OutboundPolicy, OutboundProtocol, OutboundRoute},
+    profile::Profile,
+};
 use net::{APP, Namespace, join, with_rights};
-use plane::{App, NAME, Plane};
+use plane::{NAME, Plane, Service};
 use std::{
     io::{BufRead, BufReader, ErrorKind, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
@@ -30,6 +36,7 @@ const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
 /// An address that no host has: a Service's.
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 77);
+const NAMED: &str = "echo.demo.svc.cluster.local";
 const HTTP: u16 = 8080;
 const BYTES: u16 = 5432;
 
@@ -109,11 +116,34 @@ impl Mesh {
         }
     }
 
-    /// Every look-up finds this port of the server's Pod.
+    /// The Service leads to this port of the server's Pod.
     fn tell(&self, port: u16, metadata: EndpointMetadata, opaque: bool) {
         let endpoint =
             Endpoint { addr: SocketAddr::from((SERVER, port)), metadata: Arc::new(metadata) };
-        self.plane.tell(App { endpoint, opaque });
+        let backend = Backend::new(
+            Meta::built_in("echo"),
+            BackendKind::Balance {
+                addr: format!("{NAMED}:80").parse().unwrap(),
+                balancing: Balancing::default(),
+            },
+        );
+        let route = OutboundRoute::to(Meta::built_in("echo"), backend);
+        let protocol = match opaque {
+            true => OutboundProtocol::Opaque(Arc::new([route])),
+            false => {
+                let routes: Arc<[OutboundRoute]> = Arc::new([route]);
+                OutboundProtocol::detect(PATIENCE, routes.clone().into(), routes)
+            }
+        };
+        let service = Service {
+            endpoint,
+            profile: Profile { fqn: Some(NAMED.parse().unwrap()), opaque, ..Profile::default() },
+            policy: Some(OutboundPolicy { parent: Meta::built_in("echo"), protocol }),
+        };
+        // A client knows the address, its proxy the name too.
+        for key in [SERVICE.to_string(), NAMED.to_owned()] {
+            self.plane.service(&key, service.clone());
+        }
     }
 
     fn metrics(&self, pod: &Namespace) -> String {

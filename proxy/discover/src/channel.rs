@@ -2,16 +2,23 @@
 //!
 //! Job: one HTTP/2 connection to one of a service's addresses, made when needed, made again when it
 //! breaks, with pings so that a dead peer is noticed.
-//! May touch: connections that [`Dial`] opens, timers. Must not touch: sockets, DNS, TLS.
+//! May touch: connections that [`Dial`] opens, timers. Must not touch: sockets, DNS, TLS, a metrics library.
 //! Callers: the clients in this crate.
 
 use futures::future::BoxFuture;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use mesh_stack::io::BoxedIo;
+use mesh_http::{client::ConnectFailure, observe::ObserveResponse};
+use mesh_stack::{
+    io::BoxedIo,
+    meter::{Count, Endpoints, Meter, Unmetered, Update, Waiting},
+};
 use std::{
     fmt, io,
-    sync::Arc,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU8, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -37,6 +44,21 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// Time for a ping's answer.
 const PING_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Who is told of what a channel does. Shared by the channels to one service.
+#[derive(Clone)]
+pub struct Watchers {
+    /// Of each call.
+    pub calls: Arc<dyn ObserveCalls>,
+    /// Of waits for the connection, and whether it is up. A failed attempt shuts the gate.
+    pub meter: Arc<dyn Meter>,
+}
+
+/// Observes calls.
+pub trait ObserveCalls: Send + Sync + 'static {
+    /// A call goes out. `None` if it is not to be observed.
+    fn call(&self) -> Option<Box<dyn ObserveResponse>>;
+}
+
 /// A channel. Clones share the connection.
 #[derive(Clone)]
 pub struct Channel(Arc<Shared>);
@@ -48,7 +70,19 @@ struct Shared {
     /// Counts connections that came up.
     ups: watch::Sender<u64>,
     runtime: Handle,
+    watchers: Watchers,
+    link: Arc<Link>,
 }
+
+/// What is known of the connection without waiting for it.
+#[derive(Default)]
+struct Link(AtomicU8);
+
+const UNUSED: u8 = 0;
+const UP: u8 = 1;
+const LOST: u8 = 2;
+/// Lost, and the last attempt failed.
+const FAILED: u8 = 3;
 
 #[derive(Default)]
 struct Slot {
@@ -81,17 +115,33 @@ impl Channel {
     /// A channel to `authority` (`host:port` as configured, sent as `:authority`). Nothing is dialled yet.
     /// Connections and the streams of its clients run on `runtime`.
     pub fn new(authority: &str, dial: Arc<dyn Dial>, runtime: Handle) -> Self {
+        Self::watched(authority, dial, runtime, Watchers::default())
+    }
+
+    /// As [`Self::new`], telling watchers.
+    pub fn watched(
+        authority: &str,
+        dial: Arc<dyn Dial>,
+        runtime: Handle,
+        watchers: Watchers,
+    ) -> Self {
+        let link = Arc::new(Link::default());
+        // Weaker than `Arc<dyn>`, or the meter would keep the channel.
+        let counted: Weak<Link> = Arc::downgrade(&link);
+        watchers.meter.watch(counted);
         Self(Arc::new(Shared {
             dial,
             authority: authority.into(),
             slot: Mutex::default(),
             ups: watch::channel(0).0,
             runtime,
+            watchers,
+            link,
         }))
     }
 
     /// The authority as a URI for generated clients.
-    pub(crate) fn origin(&self) -> http::Uri {
+    pub fn origin(&self) -> http::Uri {
         http::Uri::builder()
             .scheme("http")
             .authority(&*self.0.authority)
@@ -118,9 +168,15 @@ impl Channel {
 
     async fn sender(&self) -> Result<http2::SendRequest<Body>, ChannelError> {
         let asked = Instant::now();
+        let meter = &self.0.watchers.meter;
+        if let Some(sender) = self.0.slot.try_lock().ok().and_then(|slot| slot.open()) {
+            meter.passed();
+            return Ok(sender);
+        }
+        let _waiting = Waiting::begin(meter);
         let mut slot = self.0.slot.lock().await;
-        if let Some(sender) = slot.sender.as_ref().filter(|s| !s.is_closed()) {
-            return Ok(sender.clone());
+        if let Some(sender) = slot.open() {
+            return Ok(sender);
         }
         let error = |reason: Arc<str>| ChannelError::Connect {
             authority: self.0.authority.clone(),
@@ -134,12 +190,14 @@ impl Channel {
         match self.connect().await {
             Ok(sender) => {
                 *slot = Slot { sender: Some(sender.clone()), failed: None };
+                self.0.link.up(&**meter);
                 self.0.ups.send_modify(|n| *n += 1);
                 Ok(sender)
             }
             Err(cause) => {
                 let reason: Arc<str> = cause.to_string().into();
                 slot.failed = Some((Instant::now(), reason.clone()));
+                self.0.link.failed(&**meter);
                 Err(error(reason))
             }
         }
@@ -159,14 +217,67 @@ impl Channel {
         let timed_out = || io::Error::new(io::ErrorKind::TimedOut, "connecting took too long");
         let (sender, connection) =
             tokio::time::timeout(CONNECT_TIMEOUT, attempt).await.map_err(|_| timed_out())??;
-        let authority = self.0.authority.clone();
+        let (authority, link) = (self.0.authority.clone(), self.0.link.clone());
         self.0.runtime.spawn(async move {
-            match connection.await {
+            let ended = connection.await;
+            link.lost();
+            match ended {
                 Ok(()) => tracing::debug!(%authority, "control-plane connection closed"),
                 Err(error) => tracing::debug!(%authority, %error, "control-plane connection lost"),
             }
         });
         Ok(sender)
+    }
+}
+
+impl Slot {
+    fn open(&self) -> Option<http2::SendRequest<Body>> {
+        self.sender.as_ref().filter(|sender| !sender.is_closed()).cloned()
+    }
+}
+
+impl Link {
+    fn up(&self, meter: &dyn Meter) {
+        match self.0.swap(UP, Relaxed) {
+            UNUSED => meter.updated(Update::Reset),
+            FAILED => meter.gate(true),
+            _ => {}
+        }
+    }
+
+    fn failed(&self, meter: &dyn Meter) {
+        if self.0.swap(FAILED, Relaxed) != FAILED {
+            meter.gate(false);
+        }
+    }
+
+    fn lost(&self) {
+        // A later connection may be up already.
+        let _ = self.0.compare_exchange(UP, LOST, Relaxed, Relaxed);
+    }
+}
+
+impl Endpoints for Link {
+    fn count(&self) -> Count {
+        match self.0.load(Relaxed) {
+            UNUSED => Count::default(),
+            UP => Count { ready: 1, pending: 0 },
+            _ => Count { ready: 0, pending: 1 },
+        }
+    }
+}
+
+impl Default for Watchers {
+    fn default() -> Self {
+        Self { calls: Arc::new(Unwatched), meter: Arc::new(Unmetered) }
+    }
+}
+
+struct Unwatched;
+
+impl ObserveCalls for Unwatched {
+    fn call(&self) -> Option<Box<dyn ObserveResponse>> {
+        None
     }
 }
 
@@ -177,7 +288,7 @@ impl fmt::Debug for Channel {
 }
 
 impl tower::Service<http::Request<Body>> for Channel {
-    type Response = http::Response<hyper::body::Incoming>;
+    type Response = http::Response<mesh_http::Body>;
     type Error = ChannelError;
     type Future = BoxFuture<'static, Result<Self::Response, ChannelError>>;
 
@@ -188,11 +299,37 @@ impl tower::Service<http::Request<Body>> for Channel {
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let channel = self.clone();
         Box::pin(async move {
-            let mut sender = channel.sender().await?;
-            let failed =
-                |source| ChannelError::Http { authority: channel.0.authority.clone(), source };
-            sender.ready().await.map_err(failed)?;
-            sender.send_request(request).await.map_err(failed)
+            let observer = channel.0.watchers.calls.call();
+            let result = channel.send(request).await;
+            match (result, observer) {
+                (Ok(response), Some(observer)) => Ok(observer.respond(response)),
+                (Err(error), Some(observer)) => {
+                    observer.failed(&error.told());
+                    Err(error)
+                }
+                (result, None) => result,
+            }
         })
+    }
+}
+
+impl Channel {
+    async fn send(
+        &self,
+        request: http::Request<Body>,
+    ) -> Result<http::Response<mesh_http::Body>, ChannelError> {
+        let mut sender = self.sender().await?;
+        let failed = |source| ChannelError::Http { authority: self.0.authority.clone(), source };
+        sender.ready().await.map_err(failed)?;
+        let response = sender.send_request(request).await.map_err(failed)?;
+        Ok(response.map(mesh_http::Body::from))
+    }
+}
+
+impl ChannelError {
+    /// As an error of HTTP traffic, for whoever counts these.
+    fn told(&self) -> mesh_http::Error {
+        let failure = ConnectFailure::Io(io::Error::other(self.to_string()));
+        mesh_http::Error::Connect(Arc::new(failure))
     }
 }

@@ -4,7 +4,7 @@
 //! later ones with the certificate of their time.
 //! May touch: the mesh API. Must not touch: keys, certificates' content. Callers: the certifier.
 
-use crate::channel::{Channel, Dial};
+use crate::channel::{Channel, Dial, Watchers};
 use linkerd2_proxy_api::identity::{self as api, identity_client::IdentityClient as ApiClient};
 use mesh_meshtls::{Certify, CertifyError, CertifyRequest, Issued};
 use std::{sync::Arc, time::SystemTime};
@@ -16,18 +16,30 @@ use tonic::{Code, Status};
 pub struct CertifyClient {
     authority: Arc<str>,
     dial: Arc<dyn Dial>,
+    watchers: Watchers,
 }
 
 impl CertifyClient {
     /// A client of the service at `authority` (`host:port` as configured).
     pub fn new(authority: &str, dial: Arc<dyn Dial>) -> Self {
-        Self { authority: authority.into(), dial }
+        Self { authority: authority.into(), dial, watchers: Watchers::default() }
+    }
+
+    /// Tells watchers of its calls and connections.
+    #[must_use]
+    pub fn watched(self, watchers: Watchers) -> Self {
+        Self { watchers, ..self }
     }
 }
 
 impl Certify for CertifyClient {
     async fn certify(&self, request: CertifyRequest) -> Result<Issued, CertifyError> {
-        let channel = Channel::new(&self.authority, self.dial.clone(), Handle::current());
+        let channel = Channel::watched(
+            &self.authority,
+            self.dial.clone(),
+            Handle::current(),
+            self.watchers.clone(),
+        );
         let origin = channel.origin();
         let message = api::CertifyRequest {
             identity: request.identity.as_str().to_owned(),

@@ -5,9 +5,10 @@
 //! May touch: frames. Must not touch: their meaning. Callers: servers, clients, metrics.
 
 mod h2_recv;
+mod h2_send;
 mod replay;
 
-pub(crate) use self::{h2_recv::H2Recv, replay::Replay};
+pub(crate) use self::{h2_recv::H2Recv, h2_send::H2Send, replay::Replay};
 
 use crate::error::Error;
 use bytes::Bytes;
@@ -33,7 +34,7 @@ pub trait ObserveBody: Send + 'static {
 }
 
 /// How a body ended.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum End<'a> {
     /// Complete, with trailers if there were any.
     Complete(Option<&'a HeaderMap>),

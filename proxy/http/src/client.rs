@@ -17,7 +17,7 @@ use mesh_model::{
     endpoint::{Endpoint, Http2Params, KeepAlive, ProtocolHint},
     transport::SessionProtocol,
 };
-use mesh_stack::{backoff::Backoff, ewma::Load, gate::Gate, io::BoxedIo};
+use mesh_stack::{backoff::Backoff, gate::Gate, io::BoxedIo};
 use std::{
     io,
     sync::{
@@ -69,6 +69,10 @@ pub struct ClientParams {
     pub http1_max_idle: usize,
     /// How long.
     pub http1_idle_timeout: Duration,
+    /// How long an HTTP/2 connection is kept without a stream.
+    pub http2_idle_timeout: Duration,
+    /// A connection that is older takes no new request.
+    pub max_age: Duration,
 }
 
 impl Default for ClientParams {
@@ -88,6 +92,8 @@ impl Default for ClientParams {
             demand_interval: Duration::from_millis(300),
             http1_max_idle: 10_000,
             http1_idle_timeout: Duration::from_secs(3),
+            http2_idle_timeout: Duration::from_secs(120),
+            max_age: Duration::from_secs(3600),
         }
     }
 }
@@ -105,8 +111,8 @@ pub(crate) struct Shared {
     pub(crate) connect: Arc<dyn Connect>,
     pub(crate) params: ClientParams,
     /// Told when a client becomes ready or fails to.
-    pub(crate) changed: Notify,
-    pub(crate) gate: Gate,
+    pub(crate) changed: Arc<Notify>,
+    pub(crate) gate: Arc<Gate>,
     /// Whether an endpoint that refuses is tried again in the background. Not where it is the only one:
     /// then each request tries for itself.
     pub(crate) recovers: bool,
@@ -115,7 +121,6 @@ pub(crate) struct Shared {
 /// The client of one endpoint.
 pub(crate) struct EndpointClient {
     pub(crate) endpoint: Endpoint,
-    pub(crate) load: Arc<Load>,
     pub(crate) observe: Arc<dyn ObserveEndpoint>,
     shared: Arc<Shared>,
     link: Link,
@@ -144,14 +149,12 @@ pub(crate) enum Readiness {
 impl EndpointClient {
     pub(crate) fn new(
         endpoint: Endpoint,
-        load: Arc<Load>,
         observe: Arc<dyn ObserveEndpoint>,
         shared: Arc<Shared>,
     ) -> Arc<Self> {
         let pool = Pool::new(&shared.params);
         Arc::new(Self {
             endpoint,
-            load,
             observe,
             shared,
             link: Link::default(),
@@ -187,6 +190,16 @@ impl EndpointClient {
         match lane {
             Lane::Http1 => self.pool.failure(),
             Lane::Http2 => self.link.failure(),
+        }
+    }
+
+    /// Whether it seems able to take requests; changes nothing.
+    pub(crate) fn is_ready(&self) -> bool {
+        match self.endpoint.metadata.hint {
+            ProtocolHint::Http2 => self.link.is_ready(),
+            ProtocolHint::Unknown | ProtocolHint::Opaque => {
+                !self.pool_down.load(Ordering::Relaxed) && self.link.failure().is_none()
+            }
         }
     }
 

@@ -54,6 +54,9 @@ pub enum Error {
     /// An attempt went on after a newer one had begun. Never seen by clients.
     #[error("superseded by another attempt")]
     Superseded,
+    /// A limit of the request's time was passed.
+    #[error("{0}")]
+    Timeout(crate::timeouts::Timeout),
     /// A room says itself what the client shall see.
     #[error("{0}")]
     Problem(Box<Problem>),
@@ -106,6 +109,7 @@ impl Error {
             Self::FailFast => "failfast",
             Self::LoadShed => "loadshed",
             Self::RequiredId { .. } => "identity required",
+            Self::Timeout(_) => "response timeout",
             Self::Connect(_)
             | Self::H2(_)
             | Self::OrigProtoReset(_)

@@ -5,8 +5,10 @@
 //! May touch: byte streams handed in, timers. Must not touch: sockets, TLS, discovery, policy.
 //! Callers: inbound, outbound, the gateway, admin, control-plane clients.
 
+mod accrual;
 pub mod balance;
 pub mod body;
+pub mod classify;
 pub mod client;
 pub mod detect;
 pub mod error;
@@ -14,8 +16,11 @@ pub mod headers;
 pub mod normalize;
 pub mod observe;
 pub mod orig_proto;
+mod ping;
 pub mod respond;
+pub mod retry;
 pub mod server;
+pub mod timeouts;
 pub mod upgrade;
 
 pub use self::{

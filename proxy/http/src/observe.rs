@@ -7,12 +7,18 @@
 use crate::{Body, error::Error};
 use http::{Request, Response};
 use mesh_model::endpoint::Endpoint;
+use mesh_stack::meter::{Meter, Unmetered};
 use std::sync::Arc;
 
 /// Makes the observer of an endpoint when it joins a balancer.
 pub trait Observe: Send + Sync + 'static {
     /// The observer of requests to this endpoint.
     fn endpoint(&self, endpoint: &Endpoint) -> Arc<dyn ObserveEndpoint>;
+
+    /// The meter of the balancer itself.
+    fn meter(&self) -> Arc<dyn Meter> {
+        Arc::new(Unmetered)
+    }
 }
 
 /// Observes the requests to one endpoint.

@@ -41,6 +41,7 @@ pub enum GrpcCode {
     InvalidArgument = 3,
     DeadlineExceeded = 4,
     NotFound = 5,
+    AlreadyExists = 6,
     PermissionDenied = 7,
     ResourceExhausted = 8,
     FailedPrecondition = 9,
@@ -50,6 +51,33 @@ pub enum GrpcCode {
     Internal = 13,
     Unavailable = 14,
     DataLoss = 15,
+    Unauthenticated = 16,
+}
+
+impl GrpcCode {
+    /// The code with this number, if there is one.
+    pub fn from_u16(code: u16) -> Option<Self> {
+        const ALL: [GrpcCode; 17] = [
+            GrpcCode::Ok,
+            GrpcCode::Cancelled,
+            GrpcCode::Unknown,
+            GrpcCode::InvalidArgument,
+            GrpcCode::DeadlineExceeded,
+            GrpcCode::NotFound,
+            GrpcCode::AlreadyExists,
+            GrpcCode::PermissionDenied,
+            GrpcCode::ResourceExhausted,
+            GrpcCode::FailedPrecondition,
+            GrpcCode::Aborted,
+            GrpcCode::OutOfRange,
+            GrpcCode::Unimplemented,
+            GrpcCode::Internal,
+            GrpcCode::Unavailable,
+            GrpcCode::DataLoss,
+            GrpcCode::Unauthenticated,
+        ];
+        ALL.get(usize::from(code)).copied()
+    }
 }
 
 /// What has to be known of a request to answer it with an error.
@@ -110,6 +138,7 @@ impl Problem {
             Error::FailFast => new(StatusCode::GATEWAY_TIMEOUT, G::DeadlineExceeded).closing(),
             Error::LoadShed => new(StatusCode::SERVICE_UNAVAILABLE, G::Unavailable).closing(),
             Error::NoRoute => new(StatusCode::NOT_FOUND, G::NotFound),
+            Error::Timeout(_) => new(StatusCode::GATEWAY_TIMEOUT, G::DeadlineExceeded),
             Error::RequiredId { .. } | Error::Backend(_) => {
                 new(StatusCode::BAD_GATEWAY, G::Unavailable).closing()
             }
@@ -231,6 +260,11 @@ pub fn status_of(error: &Error) -> StatusCode {
     Problem::of(error, Version::HTTP_11).map_or(StatusCode::BAD_GATEWAY, |p| p.status)
 }
 
+/// The gRPC code that a client of gRPC sees of an error.
+pub fn grpc_of(error: &Error) -> GrpcCode {
+    Problem::of(error, Version::HTTP_11).map_or(GrpcCode::Unavailable, |p| p.grpc)
+}
+
 /// The text as a header value; a text that does not fit becomes `unexpected error`.
 pub(crate) fn header_value(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("unexpected error"))
@@ -249,11 +283,16 @@ mod tests {
     fn each_cause_has_its_status_code_and_close() {
         let timeout = || ConnectFailure::Timeout(Duration::from_secs(1));
         let refused = || ConnectFailure::Io(std::io::ErrorKind::ConnectionRefused.into());
+        let timed_out = || {
+            let kind = crate::timeouts::TimeoutKind::Request;
+            Error::Timeout(crate::timeouts::Timeout { kind, limit: Duration::from_secs(1) })
+        };
         let required = || Error::RequiredId { required: "a".into(), found: "b".into() };
         for (error, status, grpc, close) in [
             (Error::FailFast, 504, "4", true),
             (Error::LoadShed, 503, "14", true),
             (Error::NoRoute, 404, "5", false),
+            (timed_out(), 504, "4", false),
             (Error::Backend("x".into()), 502, "14", true),
             (required(), 502, "14", true),
             (Error::Connect(Arc::new(timeout())), 504, "4", true),

@@ -4,6 +4,8 @@
 //! as responses on the way out, drain.
 //! May touch: one byte stream. Must not touch: routing, endpoints. Callers: inbound, outbound, gateway, admin.
 
+mod h2;
+
 use crate::{
     Body,
     detect::HttpVersion,
@@ -14,7 +16,7 @@ use crate::{
 };
 use http::{HeaderValue, Request, Response, Version, header};
 use hyper::{body::Incoming, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh_stack::io::Io;
 use std::{
     future::Future,
@@ -24,7 +26,7 @@ use std::{
 };
 use tokio::sync::{Notify, mpsc};
 
-/// Answers the requests of one connection. Cloned for each request.
+/// Answers the requests of one connection.
 pub trait Service: Clone + Send + Sync + 'static {
     /// The response, or why there is none.
     fn call(
@@ -49,7 +51,7 @@ pub struct Http2ServerParams {
     pub initial_stream_window: u32,
     /// Connection window, bytes.
     pub initial_connection_window: u32,
-    /// Grow windows by measured bandwidth.
+    /// Windows as large as a path's bandwidth could ever need, in place of the two above.
     pub adaptive_flow_control: bool,
     /// PING interval and time to wait for the answer.
     pub keep_alive: Option<(Duration, Duration)>,
@@ -100,29 +102,24 @@ pub async fn serve<S: Service>(
     service: S,
     drain: impl Future<Output = ()> + Send,
 ) -> Result<(), Error> {
-    let close = Arc::new(Notify::new());
     let informational = params.informational_headers;
     let (hold, mut released) = mpsc::channel(1);
-    let front = Front { service, informational, close: close.clone(), hold };
-    let service = service_fn(move |request| front.clone().handle(request));
-    let mut drain = pin!(drain);
+    let front = Arc::new(Front { service, informational, close: Notify::new(), hold });
+    let drain = pin!(drain);
+    // Boxed: a connection that turns out to carry something else, or the other version, shall not make room
+    // for this one in its task.
     match version {
         HttpVersion::Http1 => {
-            serve_http1(TokioIo::new(io), service, drain).await?;
+            let service = service_fn(move |request: Request<Incoming>| {
+                let front = front.clone();
+                async move { front.handle(request.map(Body::from)).await }
+            });
+            Box::pin(serve_http1(TokioIo::new(io), service, drain)).await?;
             // Nothing is ever sent: this waits until every tunnel has let go.
             let _: Option<()> = released.recv().await;
             Ok(())
         }
-        HttpVersion::Http2 => {
-            let connection = http2(&params.http2).serve_connection(TokioIo::new(io), service);
-            let mut connection = pin!(connection);
-            tokio::select! {
-                result = connection.as_mut() => return Ok(result?),
-                () = &mut drain => connection.as_mut().graceful_shutdown(),
-                () = close.notified() => connection.as_mut().graceful_shutdown(),
-            }
-            Ok(connection.await?)
-        }
+        HttpVersion::Http2 => Box::pin(h2::serve(io, &params.http2, front, drain)).await,
     }
 }
 
@@ -145,16 +142,16 @@ where
 }
 
 /// Stands between the codec and a [`Service`].
-#[derive(Clone)]
 struct Front<S> {
     service: S,
     informational: bool,
-    close: Arc<Notify>,
+    /// The connection shall take no more requests (HTTP/2).
+    close: Notify,
     hold: mpsc::Sender<()>,
 }
 
 impl<S: Service> Front<S> {
-    async fn handle(self, request: Request<Incoming>) -> Result<Response<Body>, Error> {
+    async fn handle(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
         let kind = RequestKind::of(&request);
         let response = match prepare(request, &self.hold) {
             Ok(request) => self.service.call(request).await,
@@ -182,8 +179,7 @@ impl<S: Service> Front<S> {
 }
 
 /// The rules of HTTP/1 for a request that enters a proxy.
-fn prepare(request: Request<Incoming>, hold: &mpsc::Sender<()>) -> Result<Request<Body>, Error> {
-    let mut request = request.map(Body::from);
+fn prepare(mut request: Request<Body>, hold: &mpsc::Sender<()>) -> Result<Request<Body>, Error> {
     if request.version() == Version::HTTP_2 {
         return Ok(request);
     }
@@ -202,31 +198,5 @@ fn http1() -> hyper::server::conn::http1::Builder {
     // A proxy adds no date of its own. A head may take its time: what bounds an idle connection is
     // the client, or drain.
     builder.auto_date_header(false).header_read_timeout(None).timer(TokioTimer::new());
-    builder
-}
-
-fn http2(params: &Http2ServerParams) -> hyper::server::conn::http2::Builder<TokioExecutor> {
-    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .auto_date_header(false)
-        .initial_stream_window_size(params.initial_stream_window)
-        .initial_connection_window_size(params.initial_connection_window)
-        // The codec's own default is 200; peers carry many requests on one connection.
-        .max_concurrent_streams(params.max_concurrent_streams)
-        .max_frame_size(params.max_frame_size)
-        .adaptive_window(params.adaptive_flow_control);
-    if let Some((interval, timeout)) = params.keep_alive {
-        builder.keep_alive_interval(interval).keep_alive_timeout(timeout);
-    }
-    if let Some(max) = params.max_header_list_size {
-        builder.max_header_list_size(max);
-    }
-    if let Some(max) = params.max_pending_accept_reset_streams {
-        builder.max_pending_accept_reset_streams(max);
-    }
-    if let Some(max) = params.max_send_buf_size {
-        builder.max_send_buf_size(max);
-    }
     builder
 }

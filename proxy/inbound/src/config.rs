@@ -2,8 +2,9 @@
 //!
 //! Job: what the wiring has to say once. May touch: values. Callers: the wiring, tests.
 
-use mesh_http::ServerParams;
-use mesh_model::identity::DnsName;
+use crate::access_log::AccessLog;
+use mesh_http::{ServerParams, client::ClientParams};
+use mesh_model::{endpoint::Http2Params, identity::DnsName};
 use mesh_net::{connect::ConnectOptions, listen::Liveness, orig_dst};
 use mesh_stack::backoff::Backoff;
 use std::{net::IpAddr, num::NonZeroU16, time::Duration};
@@ -35,8 +36,12 @@ pub struct Config {
     pub failfast: Duration,
     /// Idle HTTP/1 connections to the application that are kept, and how long.
     pub http1_idle: (usize, Duration),
+    /// HTTP/2 toward the application.
+    pub http2: Http2Params,
     /// Clients of the application unused for this long are dropped.
     pub idle: Duration,
+    /// Where each request is told, if anywhere.
+    pub access_log: Option<AccessLog>,
 }
 
 impl Config {
@@ -60,7 +65,9 @@ impl Config {
             queue_capacity: 10_000,
             failfast: Duration::from_secs(1),
             http1_idle: (10_000, Duration::from_secs(3)),
+            http2: ClientParams::default().http2,
             idle: Duration::from_secs(90),
+            access_log: None,
         }
     }
 }

@@ -108,11 +108,13 @@ async fn onward<G: Gateway>(
             http::serve(connection, next, authority, version(protocol), io, drain).await
         }
         None => {
-            tcp::authorize(&connection)?;
-            let route = gateway.open(&named.target, &named.client).await;
-            let tunnelled = gateway.tunnel(&route, io).await;
+            let tunnelled = tcp::while_allowed(&connection, async {
+                let route = gateway.open(&named.target, &named.client).await;
+                Ok(gateway.tunnel(&route, io).await?)
+            });
+            let tunnelled = tunnelled.await;
             drop(drain);
-            Ok(tunnelled?)
+            tunnelled
         }
     }
 }

@@ -5,39 +5,45 @@
 //! May touch: heads of requests and responses. Must not touch: bodies, sockets. Callers: sidecar, direct.
 
 mod app;
-mod series;
+mod decide;
+mod exchange;
 
 pub(crate) use app::Apps;
 
-use crate::{connection::Connection, error::Error, gateway::Gateway, http::series::SeriesCache};
-use ::http::{HeaderValue, Request, Response, StatusCode, uri};
+use crate::{
+    access_log::{Entry, timed},
+    connection::Connection,
+    error::Error,
+    gateway::Gateway,
+};
+use ::http::{HeaderValue, Request, Response, uri};
+use decide::Decisions;
 use mesh_http::{
-    Balancer, Body, Error as HttpError, ServerParams, Service,
-    detect::HttpVersion,
-    headers::CLIENT_ID,
-    normalize, orig_proto,
-    respond::{GrpcCode, Problem, status_of},
+    Balancer, Body, Error as HttpError, ServerParams, Service, detect::HttpVersion,
+    headers::CLIENT_ID, normalize, orig_proto,
 };
-use mesh_model::{
-    inbound::{ClientTls, Permit, RequestRefused},
-    route::RequestView,
-};
-use mesh_observe::{AccessLabels, InboundErrorLabels, StreamError};
+use mesh_model::inbound::ClientTls;
+use mesh_observe::{Direction, InboundErrorLabels, Metrics, trace::SpanKind};
 use mesh_process::drain;
 use mesh_stack::io::Io;
 use std::sync::Arc;
 
 /// Requests go to the application.
 #[derive(Clone)]
-pub(crate) struct ToApp(pub(crate) Balancer);
+pub(crate) struct ToApp(pub(crate) Balancer, pub(crate) Metrics);
 
 /// Requests go onward, to a name that the peer gave.
 #[derive(Clone)]
 pub(crate) struct ToGateway<G: Gateway>(pub(crate) G, pub(crate) G::Route);
 
 impl Service for ToApp {
-    async fn call(&self, request: Request<Body>) -> Result<Response<Body>, HttpError> {
-        self.0.call(request, |_, _| Ok(())).await
+    async fn call(&self, mut request: Request<Body>) -> Result<Response<Body>, HttpError> {
+        let span = self.1.span(Direction::Inbound, SpanKind::Client, &mut request);
+        let response = self.0.call(request, |_, _| Ok(())).await?;
+        if let Some(span) = span {
+            span.end(response.status());
+        }
+        Ok(response)
     }
 }
 
@@ -63,9 +69,9 @@ pub(crate) async fn serve<S: Service>(
         ClientTls::Mesh { client: Some(id) } => HeaderValue::from_str(id.as_str()).ok(),
         _ => None,
     };
-    let series = SeriesCache::new(&connection);
+    let decisions = Decisions::new(&connection);
     let requests =
-        Requests(Arc::new(Inner { connection, next, default_authority, client_id, series }));
+        Requests(Arc::new(Inner { connection, next, default_authority, client_id, decisions }));
     let stop = drain.clone();
     let served = mesh_http::serve(io, version, &params, requests, async move {
         stop.signaled().await;
@@ -83,7 +89,7 @@ struct Inner<S> {
     next: S,
     default_authority: uri::Authority,
     client_id: Option<HeaderValue>,
-    series: SeriesCache,
+    decisions: Decisions,
 }
 
 impl<S> Clone for Requests<S> {
@@ -95,15 +101,27 @@ impl<S> Clone for Requests<S> {
 impl<S: Service> Service for Requests<S> {
     async fn call(&self, request: Request<Body>) -> Result<Response<Body>, HttpError> {
         let inner = &*self.0;
-        let result = inner.handle(request).await;
-        if let Err(error) = &result {
-            inner.count(error);
+        match &inner.connection.shared.config.access_log {
+            None => inner.respond(request).await,
+            Some(log) => {
+                let client = inner.client_id.as_ref();
+                let (entry, request) = Entry::begin(log, inner.connection.client, client, request);
+                let (result, busy) = timed(inner.respond(request)).await;
+                entry.finish(result, busy)
+            }
         }
-        result
     }
 }
 
 impl<S: Service> Inner<S> {
+    async fn respond(&self, request: Request<Body>) -> Result<Response<Body>, HttpError> {
+        let result = self.handle(request).await;
+        if let Err(error) = &result {
+            self.count(error);
+        }
+        result
+    }
+
     async fn handle(&self, mut request: Request<Body>) -> Result<Response<Body>, HttpError> {
         let _in_flight = self.connection.shared.in_flight.enter()?;
         let carried = orig_proto::downgrade_request(&mut request);
@@ -112,10 +130,23 @@ impl<S: Service> Inner<S> {
             request.headers_mut().insert(CLIENT_ID, id.clone());
         }
         normalize::normalize(&mut request, || Some(self.default_authority.clone()))?;
-        let permit = self.authorize(&request)?;
-        let exchange = self.series.admit(&self.connection, permit).begin(&request);
-        match self.next.call(request).await {
+        let metrics = &self.connection.shared.metrics;
+        let span = metrics.span(Direction::Inbound, SpanKind::Server, &mut request);
+        let decision = self.decisions.decide(&self.connection, &request)?;
+        let (mut request, mut exchange) = decision.series().begin(request);
+        let passed = decision.filter(&mut request).and_then(|()| decision.limit(&self.connection));
+        let result = match passed {
+            Ok(()) => {
+                exchange.forward(decision.series(), &request);
+                self.next.call(request).await
+            }
+            Err(refused) => Err(refused),
+        };
+        match result {
             Ok(response) => {
+                if let Some(span) = span {
+                    span.end(response.status());
+                }
                 let mut response = exchange.respond(response);
                 if carried {
                     orig_proto::mark_response(&mut response);
@@ -123,55 +154,16 @@ impl<S: Service> Inner<S> {
                 Ok(response)
             }
             Err(error) => {
-                exchange.fail(status_of(&error), StreamError::of(&error));
+                exchange.fail(&error);
                 Err(error)
             }
         }
     }
 
-    fn authorize(&self, request: &Request<Body>) -> Result<Permit, HttpError> {
-        let connection = &self.connection;
-        let policy = connection.policy.now();
-        let view = RequestView::of(request);
-        let tls = &connection.tls;
-        match policy.authorize_request(&view, connection.client, tls) {
-            Ok((_, permit)) => Ok(permit),
-            Err(refused) => {
-                let tls = connection.tls_label();
-                let access = &connection.shared.metrics.access;
-                let route = match &refused {
-                    RequestRefused::Denied(denied) => denied.route.as_ref(),
-                    RequestRefused::NoRoute => None,
-                };
-                let labels = AccessLabels {
-                    target: connection.target,
-                    tls: &tls,
-                    server: &policy.meta,
-                    route,
-                };
-                let problem = match &refused {
-                    RequestRefused::NoRoute => {
-                        access.route_not_found(labels);
-                        Problem::new(StatusCode::NOT_FOUND, GrpcCode::NotFound, refused.to_string())
-                    }
-                    RequestRefused::Denied(denied) => {
-                        access.http().denied(labels);
-                        tracing::info!(client = %connection.client, server = denied.server.name(), "Request denied");
-                        Problem::new(
-                            StatusCode::FORBIDDEN,
-                            GrpcCode::PermissionDenied,
-                            "unauthorized request on route",
-                        )
-                    }
-                };
-                Err(problem.kind(COUNTED).into())
-            }
-        }
-    }
-
+    /// Counts what went wrong, unless a family of its own has.
     fn count(&self, error: &HttpError) {
         let kind = error.kind();
-        if kind != COUNTED {
+        if kind != decide::COUNTED {
             let server = self.connection.policy.now();
             let at =
                 InboundErrorLabels { target: self.connection.target, server: Some(&server.meta) };
@@ -179,6 +171,3 @@ impl<S: Service> Inner<S> {
         }
     }
 }
-
-/// The `kind` of refusals that the authorisation families count.
-const COUNTED: &str = "unauthorized";

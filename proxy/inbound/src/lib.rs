@@ -8,6 +8,7 @@
 //!
 //! `sidecar.rs` is the page to read first.
 
+pub mod access_log;
 mod admin;
 pub mod config;
 mod connection;
@@ -16,6 +17,7 @@ mod error;
 pub mod gateway;
 mod http;
 pub mod policy;
+mod rate;
 mod sidecar;
 mod tcp;
 mod tls;

@@ -239,7 +239,7 @@ impl<G: Gateway> Inbound<G> {
     ) -> Result<(), Error> {
         let app = self.shared.apps.get(connection.target).await;
         let authority = authority_of(connection.target);
-        let next = ToApp((*app).clone());
+        let next = ToApp((*app).clone(), self.shared.metrics.clone());
         let served = http::serve(connection, next, authority, version, io, drain).await;
         // The client of the application is kept at least as long as the connection.
         drop(app);

@@ -100,9 +100,9 @@ impl Access {
         self.allow.get(&labels.set(Some(authz)))
     }
 
-    /// One was refused.
-    pub fn denied(&self, labels: AccessLabels<'_>) {
-        self.deny.get(&labels.set(None)).incr();
+    /// The count of those refused.
+    pub fn denied(&self, labels: AccessLabels<'_>) -> Counter {
+        self.deny.get(&labels.set(None))
     }
 }
 

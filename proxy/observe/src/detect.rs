@@ -1,13 +1,14 @@
 //! # Detection and transport headers
 //!
-//! Job: what sniffing found and how long it took; which transport headers came.
+//! Job: what sniffing found and how long it took; what discovery says that connections speak; which
+//! transport headers came.
 //! May touch: labels. Callers: inbound and outbound accept paths.
 
 use crate::{
-    labels::Direction,
+    labels::{Direction, target_ref},
     series::{Buckets, Counter, Family, Histogram, LabelSet, Registrar},
 };
-use mesh_model::{identity::Identity, transport::TransportHeader};
+use mesh_model::{identity::Identity, meta::Meta, transport::TransportHeader};
 use std::time::Duration;
 
 /// The families of detection.
@@ -16,6 +17,22 @@ pub struct DetectMetrics {
     inbound: Detect,
     outbound: Detect,
     headers: Family<Counter>,
+    protocols: Family<Counter>,
+}
+
+/// What an outbound connection speaks, by discovery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ConnectionProtocol {
+    /// HTTP/1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// The first bytes decide.
+    Detect,
+    /// Bytes.
+    Opaque,
+    /// TLS of the application.
+    Tls,
 }
 
 #[derive(Clone, Debug)]
@@ -75,7 +92,18 @@ impl DetectMetrics {
                 "inbound_tcp_transport_header_connections_total",
                 "TCP connections with transport headers",
             ),
+            protocols: registrar.counters(
+                "outbound_tcp_protocol_connections_total",
+                "Outbound connections, by what discovery says they speak",
+            ),
         }
+    }
+
+    /// Connections to a destination with this policy that speak `protocol`; keep it where many come.
+    pub fn connections(&self, protocol: ConnectionProtocol, parent: &Meta, port: u16) -> Counter {
+        let mut labels = LabelSet::default().with("protocol", protocol.as_str());
+        target_ref(&mut labels, "parent", parent, port);
+        self.protocols.get(&labels)
     }
 
     /// Sniffing ended.
@@ -97,6 +125,18 @@ impl DetectMetrics {
             .with("target_name", header.name.as_ref().map_or("", |n| n.as_str()))
             .with("client_id", client.as_str());
         self.headers.get(&labels).incr();
+    }
+}
+
+impl ConnectionProtocol {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Http1 => "http/1",
+            Self::Http2 => "http/2",
+            Self::Detect => "detect",
+            Self::Opaque => "opaq",
+            Self::Tls => "tls",
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! # Requests and responses
 //!
-//! Job: `request_total`, `response_latency_ms`, `response_total`, and the observer that sees the end of a
-//! response.
+//! Job: `request_total`, `response_latency_ms`, `response_total`, also with a prefix (`control_`), and the
+//! observer that sees the end of a response.
 //! May touch: response heads, frames and trailers, a clock. Must not touch: their content.
 //! Callers: the inbound and outbound HTTP paths.
 
@@ -9,11 +9,12 @@ use crate::{
     labels::{InboundLabels, OutboundLabels},
     series::{Buckets, Counter, Family, Histogram, LabelSet, Registrar},
 };
-use http::{HeaderMap, Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode};
 use http_body::Body as _;
 use mesh_http::{
     Body, Error,
     body::{End, ObserveBody},
+    classify::{Class, Classify, Head, Kind},
 };
 use parking_lot::Mutex;
 use std::{
@@ -45,24 +46,6 @@ struct Inner {
     latencies: Mutex<HashMap<StatusCode, Histogram>>,
 }
 
-/// How a request is judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RequestKind {
-    /// By status code.
-    Http,
-    /// By `grpc-status`.
-    Grpc,
-}
-
-/// How the end of a response is judged.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Classify {
-    /// Whether it counts as failure.
-    pub failure: bool,
-    /// `grpc-status`, of gRPC requests.
-    pub grpc_status: Option<u16>,
-}
-
 /// Why a response ended early.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum StreamError {
@@ -80,7 +63,7 @@ pub enum StreamError {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Outcome {
     status: StatusCode,
-    class: Classify,
+    class: Class,
     error: StreamError,
 }
 
@@ -88,10 +71,9 @@ struct Outcome {
 #[derive(Debug)]
 pub struct Exchange {
     series: HttpSeries,
-    kind: RequestKind,
+    classify: Classify,
     start: Instant,
-    status: StatusCode,
-    grpc: Option<u16>,
+    head: Option<Head>,
     begun: bool,
 }
 
@@ -103,12 +85,14 @@ const LATENCY_MS: Buckets = &[
 // === impl HttpMetrics ===
 
 impl HttpMetrics {
-    pub(crate) fn new(registrar: &Registrar) -> Self {
+    /// The names of the families of requests, responses and latency.
+    pub(crate) fn new(registrar: &Registrar, names: [&'static str; 3]) -> Self {
+        let [requests, responses, latency] = names;
         Self {
-            requests: registrar.counters("request_total", "Total count of HTTP requests."),
-            responses: registrar.counters("response_total", "Total count of HTTP responses."),
+            requests: registrar.counters(requests, "Requests sent or received."),
+            responses: registrar.counters(responses, "Responses, counted at their end."),
             latency: registrar.histograms(
-                "response_latency_ms",
+                latency,
                 "Time from a request to the first frame of its response's body, milliseconds.",
                 LATENCY_MS,
             ),
@@ -125,7 +109,8 @@ impl HttpMetrics {
         self.series(labels.set())
     }
 
-    fn series(&self, labels: LabelSet) -> HttpSeries {
+    /// Requests with these labels.
+    pub fn series(&self, labels: LabelSet) -> HttpSeries {
         HttpSeries(Arc::new(Inner {
             requests: self.requests.get(&labels),
             families: self.clone(),
@@ -142,20 +127,18 @@ impl HttpMetrics {
 impl HttpSeries {
     /// Counts a request.
     pub fn begin<B>(&self, request: &Request<B>) -> Exchange {
-        self.begin_kind(RequestKind::of(request.headers()))
+        self.begin_judged(Classify::request(request.headers()))
     }
 
     /// Counts a request whose kind is known.
-    pub fn begin_kind(&self, kind: RequestKind) -> Exchange {
+    pub fn begin_kind(&self, kind: Kind) -> Exchange {
+        self.begin_judged(kind.into())
+    }
+
+    /// Counts a request that is judged by these rules.
+    pub fn begin_judged(&self, classify: Classify) -> Exchange {
         self.0.requests.incr();
-        Exchange {
-            series: self.clone(),
-            kind,
-            start: Instant::now(),
-            status: StatusCode::OK,
-            grpc: None,
-            begun: false,
-        }
+        Exchange { series: self.clone(), classify, start: Instant::now(), head: None, begun: false }
     }
 
     fn finished(&self, outcome: Outcome) {
@@ -206,7 +189,7 @@ fn with_status(labels: &LabelSet, status: StatusCode) -> LabelSet {
 
 impl Outcome {
     fn usual() -> Self {
-        let class = Classify { failure: false, grpc_status: None };
+        let class = Class { failure: false, grpc_status: None };
         Self { status: StatusCode::OK, class, error: StreamError::None }
     }
 
@@ -228,50 +211,6 @@ impl Outcome {
     }
 }
 
-// === judging ===
-
-impl RequestKind {
-    /// gRPC if the content type says so.
-    pub fn of(headers: &HeaderMap) -> Self {
-        let grpc = headers
-            .get(header::CONTENT_TYPE)
-            .is_some_and(|v| v.as_bytes().starts_with(b"application/grpc"));
-        if grpc { Self::Grpc } else { Self::Http }
-    }
-}
-
-impl Classify {
-    /// The judgement at the end of a response. A gRPC response without a status counts as a success
-    /// with status UNKNOWN, as Linkerd has it.
-    pub fn end(
-        kind: RequestKind,
-        status: StatusCode,
-        headers: Option<u16>,
-        trailers: Option<&HeaderMap>,
-    ) -> Self {
-        match kind {
-            RequestKind::Http => Self { failure: status.is_server_error(), grpc_status: None },
-            RequestKind::Grpc if status.is_server_error() => {
-                Self { failure: true, grpc_status: headers }
-            }
-            RequestKind::Grpc => match headers.or_else(|| trailers.and_then(grpc_status)) {
-                None => Self { failure: false, grpc_status: Some(2) },
-                Some(code) => Self { failure: is_grpc_failure(code), grpc_status: Some(code) },
-            },
-        }
-    }
-}
-
-/// `grpc-status`, if it is a number.
-fn grpc_status(headers: &HeaderMap) -> Option<u16> {
-    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
-}
-
-/// UNKNOWN, DEADLINE_EXCEEDED, PERMISSION_DENIED, INTERNAL, UNAVAILABLE, DATA_LOSS.
-fn is_grpc_failure(code: u16) -> bool {
-    matches!(code, 2 | 4 | 7 | 13 | 14 | 15)
-}
-
 // === impl Exchange ===
 
 impl Exchange {
@@ -288,20 +227,19 @@ impl Exchange {
 
     /// The request failed before a response; `status` is what the client is told.
     pub fn fail(self, status: StatusCode, error: StreamError) {
-        let class = Classify { failure: true, grpc_status: None };
+        let class = Class { failure: true, grpc_status: None };
         self.series.finished(Outcome { status, class, error });
     }
 
-    fn head(&mut self, response: &Response<Body>) {
-        self.status = response.status();
-        if self.kind == RequestKind::Grpc {
-            self.grpc = grpc_status(response.headers());
-        }
+    /// The head of the response has come; its body tells this observer the rest.
+    pub fn head<B>(&mut self, response: &Response<B>) {
+        self.head = Some(self.classify.head(response));
     }
 
     fn first(&mut self) {
         if !std::mem::replace(&mut self.begun, true) {
-            self.series.first_frame(self.status, self.start);
+            let status = self.head.map_or(StatusCode::OK, Head::status);
+            self.series.first_frame(status, self.start);
         }
     }
 }
@@ -320,9 +258,10 @@ impl ObserveBody for Exchange {
             End::Failed(error) => (None, StreamError::of(error)),
             End::Dropped => (None, StreamError::None),
         };
-        let mut class = Classify::end(self.kind, self.status, self.grpc, trailers);
+        let Some(head) = self.head else { return };
+        let mut class = head.end(trailers);
         class.failure |= error != StreamError::None;
-        self.series.finished(Outcome { status: self.status, class, error });
+        self.series.finished(Outcome { status: head.status(), class, error });
     }
 }
 

@@ -147,6 +147,22 @@ pub(crate) fn route(labels: &mut LabelSet, route: &Meta) {
     labels.push("route_name", route.name());
 }
 
+/// `<role>_group`, `_kind`, `_namespace`, `_name`, `_port`, `_section_name`: a parent or a backend. The port
+/// is the object's own, else `port`; 0 shows as empty.
+pub fn target_ref(labels: &mut LabelSet, role: &str, meta: &Meta, port: u16) {
+    let (own, section) = match meta {
+        Meta::Default(_) => (0, ""),
+        Meta::Resource(resource) => (resource.port, resource.section.as_str()),
+    };
+    let port = [own, port].into_iter().find(|port| *port != 0);
+    labels.push(format!("{role}_group"), meta.group());
+    labels.push(format!("{role}_kind"), meta.kind());
+    labels.push(format!("{role}_namespace"), meta.namespace());
+    labels.push(format!("{role}_name"), meta.name());
+    labels.push(format!("{role}_port"), port.map(|p| p.to_string()).unwrap_or_default());
+    labels.push(format!("{role}_section_name"), section);
+}
+
 pub(crate) fn authorization(labels: &mut LabelSet, authz: &Meta) {
     labels.push("authz_group", authz.group());
     labels.push("authz_kind", authz.kind());
@@ -172,11 +188,11 @@ impl InboundLabels {
 impl OutboundLabels {
     pub(crate) fn set(&self) -> LabelSet {
         let mut labels = LabelSet::default().with("direction", Direction::Outbound.as_str());
-        target(&mut labels, self.target);
-        self.tls.write(&mut labels);
         if let Some(authority) = &self.authority {
             labels.push("authority", authority);
         }
+        target(&mut labels, self.target);
+        self.tls.write(&mut labels);
         for (name, value) in self.discovered.iter() {
             labels.push(format!("dst_{name}"), value);
         }

@@ -1,79 +1,58 @@
 //! # Series
 //!
-//! Job: families whose series may have different label names, handles that only add, and the dropping of
-//! idle series.
-//! May touch: the prometheus data model. Must not touch: what the labels mean. Callers: this crate, and
-//! rooms with families of their own.
+//! Job: families whose series may have different label names, their text, and the dropping of idle
+//! series.
+//! May touch: memory of its own. Must not touch: what the labels mean. Callers: this crate, and rooms with
+//! families of their own.
+//!
+//! Two costs decide the shape. An event must be one relaxed addition: a caller keeps the handle that
+//! [`Family::get`] gave it. A scrape must hold nobody up: a family is locked for a batch of handles at a
+//! time, and text is made outside of the lock, straight from label sets that are kept as text.
 
-use parking_lot::Mutex;
-use prometheus::{
-    Registry,
-    core::{Collector, Desc},
-    proto,
+mod kinds;
+mod labels;
+
+pub use self::{
+    kinds::{Buckets, Counter, Gauge, Histogram, Reading, Series},
+    labels::LabelSet,
 };
+
+use indexmap::IndexMap;
+use parking_lot::Mutex;
+use prometheus::{Encoder, Registry, TextEncoder};
 use std::{
-    borrow::Cow,
-    collections::HashMap,
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
-    },
+    io::Write,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-/// Names and values of labels, in the order they were added.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct LabelSet(Vec<(Cow<'static, str>, Arc<str>)>);
+/// Makes families, and writes them. Cheap to clone.
+#[derive(Clone)]
+pub struct Registrar(Arc<Families>);
 
-/// Makes families in one registry.
-#[derive(Clone, Debug)]
-pub struct Registrar {
-    registry: Registry,
+struct Families {
     retain_idle: Duration,
+    families: Mutex<Vec<Arc<dyn Render>>>,
+    foreign: Registry,
 }
 
 /// A family: series by label set.
 pub struct Family<M: Series>(Arc<Inner<M>>);
 
-/// A count that only grows.
-#[derive(Clone, Debug, Default)]
-pub struct Counter(Arc<AtomicU64>);
-
-/// A number that goes up and down.
-#[derive(Clone, Debug, Default)]
-pub struct Gauge(Arc<AtomicI64>);
-
-/// A distribution over fixed buckets.
-#[derive(Clone, Debug)]
-pub struct Histogram(Arc<Distribution>);
-
-/// Upper bounds of buckets, ascending, without infinity.
-pub type Buckets = &'static [f64];
-
-/// What a series counts in.
-pub trait Series: Clone + Send + Sync + 'static {
-    /// What a new series needs to know.
-    type Shape: Copy + Send + Sync + 'static;
-    /// The kind as the text format names it.
-    const KIND: proto::MetricType;
-    /// A new series at zero.
-    fn start(shape: Self::Shape) -> Self;
-    /// Number of handles in the world.
-    fn holders(&self) -> usize;
-    /// A number that changes with every event.
-    fn stamp(&self) -> u64;
-    /// Writes the value.
-    fn write(&self, metric: &mut proto::Metric);
-}
-
 struct Inner<M: Series> {
     name: &'static str,
-    desc: Desc,
+    help: &'static str,
     shape: M::Shape,
     retain_idle: Duration,
-    series: Mutex<HashMap<LabelSet, Entry<M>>>,
+    table: Mutex<Table<M>>,
     overflow: M,
+}
+
+struct Table<M> {
+    series: IndexMap<LabelSet, Entry<M>, ahash::RandomState>,
+    /// When idle series were last looked for because the table was full.
+    swept: Option<Instant>,
 }
 
 struct Entry<M> {
@@ -82,64 +61,53 @@ struct Entry<M> {
     changed: Instant,
 }
 
-#[derive(Debug)]
-struct Distribution {
-    bounds: Buckets,
-    counts: Box<[AtomicU64]>,
-    /// In thousandths, so that it can be added to without a lock.
-    sum: AtomicU64,
+/// A family as the exposition sees it.
+pub(crate) trait Render: Send + Sync {
+    fn render(&self, now: Instant, out: &mut Vec<u8>);
+}
+
+/// The two lines above a family's series.
+pub(crate) fn header(name: &str, help: &str, kind: &str, out: &mut Vec<u8>) {
+    // Writing to memory does not fail.
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
 /// Most series of a family. A client that makes up names cannot fill the memory: what comes above counts
 /// into one series without labels.
-const MAX_SERIES: usize = 10_000;
+pub const MAX_SERIES: usize = 10_000;
 
-// === impl LabelSet ===
+/// Series that one hold of a family's lock copies: some tens of microseconds.
+const BATCH: usize = 256;
 
-impl LabelSet {
-    /// Adds a label.
-    #[must_use]
-    pub fn with(mut self, name: impl Into<Cow<'static, str>>, value: impl AsRef<str>) -> Self {
-        self.push(name, value);
-        self
-    }
-
-    /// Adds a label.
-    pub fn push(&mut self, name: impl Into<Cow<'static, str>>, value: impl AsRef<str>) {
-        self.0.push((name.into(), value.as_ref().into()));
-    }
-
-    fn pairs(&self) -> Vec<proto::LabelPair> {
-        let pair = |(name, value): &(Cow<'static, str>, Arc<str>)| {
-            let mut pair = proto::LabelPair::default();
-            pair.set_name(name.to_string());
-            pair.set_value(value.to_string());
-            pair
-        };
-        self.0.iter().map(pair).collect()
-    }
-}
+/// A full family is searched for idle series no more often than this.
+const SWEEP: Duration = Duration::from_secs(1);
 
 // === impl Registrar ===
 
 impl Registrar {
-    /// With a registry of its own.
+    /// Without families. Series idle for `retain_idle` are dropped at scrape.
     pub fn new(retain_idle: Duration) -> Self {
-        Self { registry: Registry::new(), retain_idle }
+        let (families, foreign) = (Mutex::default(), Registry::new());
+        Self(Arc::new(Families { retain_idle, families, foreign }))
     }
 
-    /// The registry.
-    pub fn registry(&self) -> &Registry {
-        &self.registry
+    /// For collectors that are no families of ours, such as the process's own.
+    pub fn foreign(&self) -> &Registry {
+        &self.0.foreign
     }
 
     /// A family of counters; `name` ends in `_total`.
-    pub fn counters(&self, name: &'static str, help: &str) -> Family<Counter> {
+    pub fn counters(&self, name: &'static str, help: &'static str) -> Family<Counter> {
         self.family(name, help, ())
     }
 
-    /// A family of gauges.
-    pub fn gauges(&self, name: &'static str, help: &str) -> Family<Gauge> {
+    /// A family of whole numbers that rise and fall.
+    pub fn gauges(&self, name: &'static str, help: &'static str) -> Family<Gauge> {
+        self.family(name, help, ())
+    }
+
+    /// A family of readings with fractions, such as times.
+    pub fn readings(&self, name: &'static str, help: &'static str) -> Family<Reading> {
         self.family(name, help, ())
     }
 
@@ -147,27 +115,61 @@ impl Registrar {
     pub fn histograms(
         &self,
         name: &'static str,
-        help: &str,
+        help: &'static str,
         buckets: Buckets,
     ) -> Family<Histogram> {
         self.family(name, help, buckets)
     }
 
-    fn family<M: Series>(&self, name: &'static str, help: &str, shape: M::Shape) -> Family<M> {
-        let desc = Desc::new(name.into(), help.into(), Vec::new(), HashMap::new())
-            .expect("the names and help texts of families are literals of this workspace");
+    /// All families in the text format, in the order in which they were made. Takes as long as there are
+    /// series (see the crate's `scrape` test): not for a thread that has other things to do.
+    pub fn text(&self) -> Vec<u8> {
+        self.text_at(Instant::now())
+    }
+
+    fn text_at(&self, now: Instant) -> Vec<u8> {
+        let families = self.0.families.lock().clone();
+        let mut out = Vec::with_capacity(64 * 1024);
+        families.iter().for_each(|family| family.render(now, &mut out));
+        let encoder = TextEncoder::new();
+        for family in self.0.foreign.gather() {
+            let before = out.len();
+            if let Err(error) = encoder.encode(std::slice::from_ref(&family), &mut out) {
+                out.truncate(before);
+                tracing::debug!(name = family.name(), %error, "Metric family left out");
+            }
+        }
+        out.extend_from_slice(b"# EOF\n");
+        out
+    }
+
+    fn family<M: Series>(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        shape: M::Shape,
+    ) -> Family<M> {
         let inner = Arc::new(Inner {
             name,
-            desc,
+            help,
             shape,
-            retain_idle: self.retain_idle,
-            series: Mutex::new(HashMap::new()),
+            retain_idle: self.0.retain_idle,
+            table: Mutex::new(Table { series: IndexMap::default(), swept: None }),
             overflow: M::start(shape),
         });
-        if let Err(error) = self.registry.register(Box::new(Collect(inner.clone()))) {
-            tracing::error!(name, %error, "Metric family is registered twice");
-        }
+        self.add(inner.clone());
         Family(inner)
+    }
+
+    /// A family that is none of the usual kinds.
+    pub(crate) fn add(&self, family: Arc<dyn Render>) {
+        self.0.families.lock().push(family);
+    }
+}
+
+impl fmt::Debug for Registrar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registrar").field("families", &self.0.families.lock().len()).finish()
     }
 }
 
@@ -176,26 +178,33 @@ impl Registrar {
 impl<M: Series> Family<M> {
     /// The series with these labels; made if missing.
     pub fn get(&self, labels: &LabelSet) -> M {
-        let mut series = self.0.series.lock();
-        if let Some(entry) = series.get(labels) {
+        let inner = &*self.0;
+        let mut table = inner.table.lock();
+        if let Some(entry) = table.series.get(labels) {
             return entry.series.clone();
         }
-        if series.len() >= MAX_SERIES {
-            let now = Instant::now();
-            series.retain(|_, entry| entry.keep(now, self.0.retain_idle));
-            if series.len() >= MAX_SERIES {
-                return self.0.overflow.clone();
-            }
+        if table.series.len() >= MAX_SERIES && !table.sweep(Instant::now(), inner.retain_idle) {
+            return inner.overflow.clone();
         }
-        let new = M::start(self.0.shape);
+        let new = M::start(inner.shape);
         let entry = Entry { series: new.clone(), stamp: new.stamp(), changed: Instant::now() };
-        series.insert(labels.clone(), entry);
+        table.series.insert(labels.clone(), entry);
         new
     }
 
     /// The series without labels.
     pub fn single(&self) -> M {
         self.get(&LabelSet::default())
+    }
+
+    /// Number of series.
+    pub fn len(&self) -> usize {
+        self.0.table.lock().series.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 }
 
@@ -223,218 +232,57 @@ impl<M: Series> Entry<M> {
     }
 }
 
+impl<M: Series> Table<M> {
+    /// Makes room in a full table; false if there is none. A flood of new names does not make every one of
+    /// them search the table.
+    fn sweep(&mut self, now: Instant, retain_idle: Duration) -> bool {
+        if self.swept.is_some_and(|at| now.saturating_duration_since(at) < SWEEP) {
+            return false;
+        }
+        self.swept = Some(now);
+        self.series.retain(|_, entry| entry.keep(now, retain_idle));
+        self.series.len() < MAX_SERIES
+    }
+}
+
 impl<M: Series> Inner<M> {
-    fn collect_at(&self, now: Instant) -> proto::MetricFamily {
-        let mut family = proto::MetricFamily::default();
-        family.set_name(self.name.to_owned());
-        family.set_help(self.desc.help.clone());
-        family.set_field_type(M::KIND);
-        let mut series = self.series.lock();
-        series.retain(|_, entry| entry.keep(now, self.retain_idle));
-        let metrics = series.iter().map(|(labels, entry)| {
-            let mut metric = proto::Metric::from_label(labels.pairs());
-            entry.series.write(&mut metric);
-            metric
-        });
-        family.set_metric(metrics.collect());
-        family
+    /// Copies the handles of the next batch; false when there are no more.
+    fn batch(&self, now: Instant, at: &mut usize, batch: &mut Vec<(LabelSet, M)>) -> bool {
+        let mut table = self.table.lock();
+        for _ in 0..BATCH {
+            let Some((labels, entry)) = table.series.get_index_mut(*at) else { return false };
+            if entry.keep(now, self.retain_idle) {
+                batch.push((labels.clone(), entry.series.clone()));
+                *at += 1;
+            } else {
+                // The last one takes its place, and is next.
+                table.series.swap_remove_index(*at);
+            }
+        }
+        true
     }
 }
 
-struct Collect<M: Series>(Arc<Inner<M>>);
-
-impl<M: Series> Collector for Collect<M> {
-    fn desc(&self) -> Vec<&Desc> {
-        vec![&self.0.desc]
-    }
-
-    fn collect(&self) -> Vec<proto::MetricFamily> {
-        vec![self.0.collect_at(Instant::now())]
-    }
-}
-
-// === the kinds ===
-
-impl Counter {
-    /// Counts one.
-    pub fn incr(&self) {
-        self.add(1);
-    }
-
-    /// Counts `n`.
-    pub fn add(&self, n: u64) {
-        self.0.fetch_add(n, Relaxed);
-    }
-
-    /// The count.
-    pub fn value(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-}
-
-impl Series for Counter {
-    type Shape = ();
-    const KIND: proto::MetricType = proto::MetricType::COUNTER;
-
-    fn start((): ()) -> Self {
-        Self::default()
-    }
-
-    fn holders(&self) -> usize {
-        Arc::strong_count(&self.0)
-    }
-
-    fn stamp(&self) -> u64 {
-        self.value()
-    }
-
-    fn write(&self, metric: &mut proto::Metric) {
-        let mut counter = proto::Counter::default();
-        counter.set_value(self.value() as f64);
-        metric.set_counter(counter);
-    }
-}
-
-impl Gauge {
-    /// Adds `n`, which may be negative.
-    pub fn add(&self, n: i64) {
-        self.0.fetch_add(n, Relaxed);
-    }
-
-    /// Sets the value.
-    pub fn set(&self, n: i64) {
-        self.0.store(n, Relaxed);
-    }
-
-    /// The value.
-    pub fn value(&self) -> i64 {
-        self.0.load(Relaxed)
-    }
-}
-
-impl Series for Gauge {
-    type Shape = ();
-    const KIND: proto::MetricType = proto::MetricType::GAUGE;
-
-    fn start((): ()) -> Self {
-        Self::default()
-    }
-
-    fn holders(&self) -> usize {
-        Arc::strong_count(&self.0)
-    }
-
-    fn stamp(&self) -> u64 {
-        self.value().cast_unsigned()
-    }
-
-    fn write(&self, metric: &mut proto::Metric) {
-        let mut gauge = proto::Gauge::default();
-        gauge.set_value(self.value() as f64);
-        metric.set_gauge(gauge);
-    }
-}
-
-impl Histogram {
-    /// Adds a sample, in the unit of the family's name.
-    pub fn observe(&self, value: f64) {
-        let Distribution { bounds, counts, sum } = &*self.0;
-        counts[bounds.partition_point(|bound| *bound < value)].fetch_add(1, Relaxed);
-        sum.fetch_add((value * 1000.0) as u64, Relaxed);
-    }
-
-    /// Number of samples.
-    pub fn count(&self) -> u64 {
-        self.0.counts.iter().map(|c| c.load(Relaxed)).sum()
-    }
-}
-
-impl Series for Histogram {
-    type Shape = Buckets;
-    const KIND: proto::MetricType = proto::MetricType::HISTOGRAM;
-
-    fn start(bounds: Buckets) -> Self {
-        let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
-        Self(Arc::new(Distribution { bounds, counts, sum: AtomicU64::new(0) }))
-    }
-
-    fn holders(&self) -> usize {
-        Arc::strong_count(&self.0)
-    }
-
-    fn stamp(&self) -> u64 {
-        self.count()
-    }
-
-    fn write(&self, metric: &mut proto::Metric) {
-        let mut total = 0;
-        let buckets = self.0.bounds.iter().zip(self.0.counts.iter()).map(|(bound, count)| {
-            total += count.load(Relaxed);
-            let mut bucket = proto::Bucket::default();
-            bucket.set_upper_bound(*bound);
-            bucket.set_cumulative_count(total);
-            bucket
-        });
-        let buckets = buckets.collect();
-        // The encoder writes the last, infinite bucket from the number of samples.
-        total += self.0.counts.last().map_or(0, |count| count.load(Relaxed));
-        let mut histogram = proto::Histogram::default();
-        histogram.set_bucket(buckets);
-        histogram.set_sample_count(total);
-        histogram.set_sample_sum(self.0.sum.load(Relaxed) as f64 / 1000.0);
-        metric.set_histogram(histogram);
+impl<M: Series> Render for Inner<M> {
+    fn render(&self, now: Instant, out: &mut Vec<u8>) {
+        let (mut at, mut batch, mut more) = (0, Vec::new(), true);
+        let mut headed = false;
+        let mut write = |labels: &LabelSet, series: &M| {
+            if !std::mem::replace(&mut headed, true) {
+                header(self.name, self.help, M::KIND, out);
+            }
+            series.write(self.name, labels.as_str(), out);
+        };
+        while more {
+            more = self.batch(now, &mut at, &mut batch);
+            batch.drain(..).for_each(|(labels, series)| write(&labels, &series));
+        }
+        if self.overflow.stamp() != 0 {
+            write(&LabelSet::default(), &self.overflow);
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const RETAIN: Duration = Duration::from_secs(600);
-
-    fn labels(value: &str) -> LabelSet {
-        LabelSet::default().with("l", value)
-    }
-
-    // proves: OBS-1
-    #[test]
-    fn idle_series_leave_and_held_or_busy_ones_stay() {
-        let family = Registrar::new(RETAIN).counters("a_total", "help");
-        let held = family.get(&labels("held"));
-        family.get(&labels("idle")).incr();
-        family.get(&labels("busy")).incr();
-        let start = Instant::now();
-        let count = |at| family.0.collect_at(at).get_metric().len();
-        assert_eq!(count(start), 3);
-        family.get(&labels("busy")).incr();
-        assert_eq!(count(start + RETAIN - Duration::from_secs(1)), 3);
-        assert_eq!(count(start + RETAIN + Duration::from_secs(1)), 2, "idle is gone");
-        drop(held);
-        assert_eq!(count(start + RETAIN * 3), 0);
-    }
-
-    // proves: OBS-1
-    #[test]
-    fn a_flood_of_label_sets_is_bounded() {
-        let family = Registrar::new(RETAIN).counters("a_total", "help");
-        for i in 0..MAX_SERIES + 50 {
-            family.get(&labels(&i.to_string())).incr();
-        }
-        assert_eq!(family.0.series.lock().len(), MAX_SERIES);
-        assert_eq!(family.0.overflow.value(), 50);
-    }
-
-    #[test]
-    fn samples_fall_into_their_buckets() {
-        let histogram = Histogram::start(&[1.0, 2.0]);
-        for value in [0.5, 1.0, 1.5, 9.0] {
-            histogram.observe(value);
-        }
-        let mut metric = proto::Metric::default();
-        histogram.write(&mut metric);
-        let written = metric.get_histogram();
-        let counts: Vec<_> = written.get_bucket().iter().map(|b| b.cumulative_count()).collect();
-        assert_eq!((counts, written.get_sample_sum()), (vec![2, 3], 12.0));
-        assert_eq!(written.get_sample_count(), 4);
-    }
-}
+#[allow(clippy::unwrap_used)]
+mod tests;

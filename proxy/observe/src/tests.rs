@@ -7,7 +7,7 @@ use mesh_http::Body;
 use mesh_model::meta::Meta;
 
 fn text(metrics: &Metrics) -> String {
-    prometheus::TextEncoder::new().encode_to_string(&metrics.registry().gather()).unwrap()
+    String::from_utf8(metrics.text()).unwrap()
 }
 
 fn inbound() -> InboundLabels {

@@ -1,6 +1,7 @@
 //! # Transports
 //!
-//! Job: `tcp_*`: opened, open, bytes, closed with which error; a stream that counts what passes.
+//! Job: `tcp_*`: opened, open, bytes (also by zone), closed with which error; a stream that counts what
+//! passes.
 //! May touch: the bytes' number. Must not touch: the bytes. Callers: accept loops and connectors.
 
 use crate::{
@@ -25,6 +26,7 @@ pub struct TransportMetrics {
     read: Family<Counter>,
     written: Family<Counter>,
     closed: Family<Counter>,
+    zones: Family<Counter>,
 }
 
 /// Which end of the proxy.
@@ -66,6 +68,8 @@ struct Inner {
     written: Counter,
     closed: Family<Counter>,
     closed_clean: Counter,
+    /// Bytes sent and received, by how far the endpoint is.
+    zone: Option<[Counter; 2]>,
 }
 
 /// A stream whose bytes are counted; its drop is its close.
@@ -86,11 +90,21 @@ impl TransportMetrics {
             written: registrar
                 .counters("tcp_write_bytes_total", "Total count of bytes written to peers"),
             closed: registrar.counters("tcp_close_total", "Total count of closed connections"),
+            zones: registrar.counters(
+                "outbound_tcp_transfer_cost_bytes_total",
+                "Bytes to and from endpoints, by whether they are in the zone of this proxy",
+            ),
         }
     }
 
     /// The series of these labels.
     pub fn series(&self, labels: &TransportLabels) -> TransportSeries {
+        let zone = labels.locality().map(|locality| {
+            ["Send", "Recv"].map(|op| {
+                let labels = LabelSet::default().with("op", op).with("zone_locality", locality);
+                self.zones.get(&labels)
+            })
+        });
         let labels = labels.set();
         TransportSeries(Arc::new(Inner {
             opened: self.opened.get(&labels),
@@ -99,12 +113,26 @@ impl TransportMetrics {
             written: self.written.get(&labels),
             closed: self.closed.clone(),
             closed_clean: self.closed.get(&labels.clone().with("errno", "")),
+            zone,
             labels,
         }))
     }
 }
 
 impl TransportLabels {
+    /// How far an endpoint is, of connections that outbound opened.
+    fn locality(&self) -> Option<&'static str> {
+        if (self.direction, self.peer) != (Direction::Outbound, TransportPeer::Dst) {
+            return None;
+        }
+        let zone = self.discovered.as_ref().and_then(|l| l.get("zone_locality"));
+        Some(match zone.map(String::as_str) {
+            Some("local") => "Local",
+            Some("remote") => "Remote",
+            _ => "Unknown",
+        })
+    }
+
     fn set(&self) -> LabelSet {
         let peer = match self.peer {
             TransportPeer::Src => "src",
@@ -130,6 +158,22 @@ impl TransportSeries {
         self.0.opened.incr();
         self.0.open.add(1);
         Tracked { io, series: self.0.clone(), error: None }
+    }
+}
+
+impl Inner {
+    fn sent(&self, n: usize) {
+        self.written.add(n as u64);
+        if let Some([sent, _]) = &self.zone {
+            sent.add(n as u64);
+        }
+    }
+
+    fn received(&self, n: usize) {
+        self.read.add(n as u64);
+        if let Some([_, received]) = &self.zone {
+            received.add(n as u64);
+        }
     }
 }
 
@@ -185,7 +229,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Tracked<I> {
         let result = Pin::new(&mut self.io).poll_read(cx, buf);
         let read = buf.filled().len() - before;
         if read > 0 {
-            self.series.read.add(read as u64);
+            self.series.received(read);
         }
         self.note(&result);
         result
@@ -200,7 +244,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Tracked<I> {
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.io).poll_write(cx, buf);
         if let Poll::Ready(Ok(n)) = &result {
-            self.series.written.add(*n as u64);
+            self.series.sent(*n);
         }
         self.note(&result);
         result
@@ -213,7 +257,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Tracked<I> {
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
         if let Poll::Ready(Ok(n)) = &result {
-            self.series.written.add(*n as u64);
+            self.series.sent(*n);
         }
         self.note(&result);
         result

@@ -21,8 +21,14 @@ pub struct Config {
     pub max_in_flight: usize,
     /// Servers toward the application.
     pub server: ServerParams,
-    /// Balancers and clients of HTTP. Also backoff, queue and fail-fast of TCP.
+    /// Balancers and clients of HTTP; backoff of TCP.
     pub balance: BalanceParams,
+    /// Connections that may wait for an endpoint.
+    pub tcp_queue_capacity: usize,
+    /// How long they may wait before all fail at once.
+    pub tcp_failfast: Duration,
+    /// Whether series of routes have the request's host as a label.
+    pub hostname_labels: bool,
     /// Sockets toward endpoints. The timeout covers TCP, TLS and transport header.
     pub connect: ConnectOptions,
     /// Addresses of this Pod: endpoints there are reached in plaintext.
@@ -33,12 +39,23 @@ pub struct Config {
     pub routing: Routing,
 }
 
+impl Config {
+    /// Balancers of connections.
+    pub(crate) fn connection_params(&self) -> BalanceParams {
+        BalanceParams {
+            queue_capacity: self.tcp_queue_capacity,
+            failfast: self.tcp_failfast,
+            ..self.balance
+        }
+    }
+}
+
 /// Which discovery wins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Routing {
     /// A sidecar: policy, unless the profile splits traffic.
     #[default]
     Sidecar,
-    /// A gateway: HTTP follows the profile alone.
+    /// A gateway: the same, to names alone; by the profile while no policy is known.
     Gateway,
 }

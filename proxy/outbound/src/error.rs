@@ -37,6 +37,12 @@ pub enum TcpError {
     /// The policy cannot be used.
     #[error("invalid client policy: {0}")]
     InvalidPolicy(String),
+    /// A client of a port that is routed by TLS names did not say whom it wants.
+    #[error("the client names no server {0}")]
+    NoSni(&'static str),
+    /// The policy names no way to the backend.
+    #[error("the policy names no endpoint")]
+    InvalidBackend,
     /// No endpoint became ready in time.
     #[error(transparent)]
     FailFast(#[from] FailFast),
@@ -73,6 +79,26 @@ impl TcpError {
             | Self::NoRoute
             | Self::Forbidden(_)
             | Self::InvalidPolicy(_)
+            | Self::InvalidBackend
+            | Self::NoSni(_)
+            | Self::Refused(_) => "unexpected",
+        }
+    }
+
+    /// The `error` label of `outbound_*_route_close_total`.
+    pub(crate) fn route_label(&self) -> &'static str {
+        match self {
+            Self::Forbidden(_) => "forbidden",
+            Self::InvalidPolicy(_) => "invalid_policy",
+            Self::InvalidBackend => "invalid_backend",
+            Self::Discover(_)
+            | Self::NoRoute
+            | Self::NoSni(_)
+            | Self::FailFast(_)
+            | Self::LoadShed(_)
+            | Self::Connect { .. }
+            | Self::Io(_)
+            | Self::Http(_)
             | Self::Refused(_) => "unexpected",
         }
     }

@@ -1,12 +1,12 @@
 //! # HTTP toward a target
 //!
-//! Job: one request: limit, pick a backend by the plan, set the headers of the mesh, send.
+//! Job: one request: limit, choose a rule, set the headers of the mesh, send by the rule or by the profile.
 //! May touch: requests and responses. Must not touch: sockets. Callers: `sidecar`, `explicit`, the gateway.
 
-use crate::{
-    sidecar::Outbound,
-    target::{Backend, Choice, Target},
-};
+mod filters;
+mod rule;
+
+use crate::{backend::Backend, config::Routing, sidecar::Outbound, target::Target};
 use http::{HeaderValue, Request, Response, uri};
 use mesh_http::{
     Body, Error, Service, client::PeerAsksToClose, headers, normalize, respond::CloseConnection,
@@ -14,9 +14,13 @@ use mesh_http::{
 use mesh_model::{
     authority::{Authority, NameAddr},
     endpoint::Endpoint,
+    route::RequestView,
+};
+use mesh_observe::{
+    Direction,
+    trace::{OpenSpan, SpanKind},
 };
 use mesh_stack::cache::Handle;
-use std::sync::Arc;
 
 /// Sends requests to one target.
 #[derive(Clone)]
@@ -60,39 +64,68 @@ impl Outbound {
         mut request: Request<Body>,
     ) -> Result<Response<Body>, Error> {
         let _place = self.in_flight().enter()?;
-        let (backend, canonical) = {
-            let active = target.active();
-            (pick(&active.http)?, active.canonical.clone())
-        };
-        let fields = request.headers_mut();
-        fields.remove(headers::CLIENT_ID);
-        if let Some(canonical) = canonical {
-            fields.insert(headers::DST_CANONICAL, canonical);
-        }
-        let required = fields.remove(headers::REQUIRE_ID);
-        let prepare = move |endpoint: &Endpoint, request: &mut Request<Body>| {
-            require(required.as_ref(), endpoint)?;
-            if let Some(name) = &endpoint.metadata.authority_override {
-                override_authority(name, request);
+        let span = self.server_span(&mut request);
+        let active = target.active_arc();
+        let router = active.http(request.version());
+        let chosen = router.choose(|| RequestView::of(&request));
+        let rule = chosen.and_then(|c| c.route.rule(c.rule)).ok_or(Error::NoRoute)?;
+        let hop = Hop::take(&mut request, active.canonical.as_ref());
+        let sent = match &active.profile {
+            None => rule.send(&hop, request).await,
+            Some(profile) => {
+                let hop = &hop;
+                let send = |request, tried| rule.deliver(hop, request, tried);
+                let available = || rule.choice.is_available(Backend::takes_http);
+                profile.send(request, send, available).await
             }
-            Ok(())
         };
-        let mut response = backend.http().call(request, prepare).await?;
-        let asked = response.extensions_mut().remove::<PeerAsksToClose>().is_some();
-        if asked && backend.is_forward() {
-            response.extensions_mut().insert(CloseConnection);
+        if let (Some(span), Ok(response)) = (span, &sent) {
+            span.end(response.status());
         }
-        Ok(response)
+        sent
+    }
+
+    /// The sidecar's side as a server. A gateway's is inbound.
+    fn server_span(&self, request: &mut Request<Body>) -> Option<OpenSpan> {
+        let parts = self.parts();
+        match parts.config.routing {
+            Routing::Sidecar => parts.metrics.span(Direction::Outbound, SpanKind::Server, request),
+            Routing::Gateway => None,
+        }
     }
 }
 
-fn pick(choice: &Choice) -> Result<Arc<Backend>, Error> {
-    match choice {
-        Choice::Forbidden(by) => Err(Error::Backend(format!("forbidden by policy: {by}"))),
-        Choice::Invalid(reason) => Err(Error::InvalidPolicy(reason.clone())),
-        Choice::None => Err(Error::NoRoute),
-        Choice::First(_) | Choice::Split(_) => {
-            choice.pick(Backend::takes_http).cloned().ok_or(Error::LoadShed)
+/// What a request carries from hop to hop, and where it may go.
+struct Hop {
+    /// Identity that the application demands of the server.
+    required: Option<HeaderValue>,
+}
+
+impl Hop {
+    /// Takes out what is for this proxy, and sets what is for the next.
+    fn take(request: &mut Request<Body>, canonical: Option<&HeaderValue>) -> Self {
+        let fields = request.headers_mut();
+        fields.remove(headers::CLIENT_ID);
+        if let Some(canonical) = canonical {
+            fields.insert(headers::DST_CANONICAL, canonical.clone());
+        }
+        Self { required: fields.remove(headers::REQUIRE_ID) }
+    }
+
+    /// Makes a request fit for the endpoint that was chosen.
+    fn prepare(&self, endpoint: &Endpoint, request: &mut Request<Body>) -> Result<(), Error> {
+        require(self.required.as_ref(), endpoint)?;
+        if let Some(name) = &endpoint.metadata.authority_override {
+            override_authority(name, request);
+        }
+        Ok(())
+    }
+
+    /// A peer's wish to close the client's connection is followed where the peer is the only one.
+    fn respect_close(&self, response: &mut Response<Body>, forward: bool) {
+        let asked = response.extensions_mut().remove::<PeerAsksToClose>().is_some();
+        if asked && forward {
+            response.extensions_mut().insert(CloseConnection);
         }
     }
 }
@@ -132,6 +165,7 @@ fn authority_of(authority: &Authority) -> Option<uri::Authority> {
 mod tests {
     use super::*;
     use mesh_model::endpoint::{EndpointMetadata, TlsTarget};
+    use std::sync::Arc;
 
     fn endpoint(id: Option<&str>) -> Endpoint {
         let tls =

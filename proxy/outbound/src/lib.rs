@@ -6,14 +6,19 @@
 //! generated API types, inbound traffic.
 //! Callers: the proxy's wiring (a sidecar's listener); the gateway (by name, behind its inbound half).
 
+mod backend;
 mod config;
 mod connect;
 mod discover;
 mod error;
 mod explicit;
 mod http;
+mod ingress;
 mod metrics;
 mod plan;
+mod profile;
+mod quiet;
+mod routes;
 mod sidecar;
 mod target;
 mod tcp;

@@ -9,11 +9,12 @@ use mesh_http::{
     observe::{Observe, ObserveEndpoint, ObserveResponse},
     respond,
 };
-use mesh_model::endpoint::Endpoint;
+use mesh_model::{endpoint::Endpoint, meta::Meta};
 use mesh_observe::{
-    DetectResult, Direction, Exchange, HttpSeries, Metrics, NoTls, OutboundLabels, StreamError,
-    Tls, Tracked, TransportLabels, TransportPeer,
+    DetectResult, Direction, Exchange, HttpSeries, LabelSet, Metrics, NoTls, OutboundLabels,
+    StreamError, Tls, Tracked, TransportLabels, TransportPeer, target_ref,
 };
+use mesh_stack::meter::Meter;
 use std::{
     collections::BTreeSet,
     io,
@@ -28,6 +29,34 @@ pub(crate) struct BackendObserver {
     pub(crate) metrics: Metrics,
     pub(crate) authority: String,
     pub(crate) own: BTreeSet<IpAddr>,
+    pub(crate) meter: Arc<dyn Meter>,
+}
+
+/// Labels of the balancers of one backend.
+pub(crate) struct BalancerLabels<'a> {
+    pub(crate) parent: (&'a Meta, u16),
+    pub(crate) backend: &'a Meta,
+    /// The name whose endpoints are balanced.
+    pub(crate) concrete: &'a str,
+}
+
+impl BalancerLabels<'_> {
+    pub(crate) fn http(&self, metrics: &Metrics, failfast: Duration) -> Arc<dyn Meter> {
+        Arc::new(metrics.http_balancers.meter(self.set(), failfast))
+    }
+
+    pub(crate) fn tcp(&self, metrics: &Metrics, tls: bool, failfast: Duration) -> Arc<dyn Meter> {
+        let families = if tls { &metrics.tls_balancers } else { &metrics.tcp_balancers };
+        let labels = self.set().with("logical", self.concrete).with("concrete", self.concrete);
+        Arc::new(families.meter(labels, failfast))
+    }
+
+    fn set(&self) -> LabelSet {
+        let mut labels = LabelSet::default();
+        target_ref(&mut labels, "parent", self.parent.0, self.parent.1);
+        target_ref(&mut labels, "backend", self.backend, 0);
+        labels
+    }
 }
 
 struct EndpointObserver(HttpSeries);
@@ -42,6 +71,10 @@ impl Observe for BackendObserver {
             authority: Some(self.authority.clone()),
             discovered: endpoint.metadata.labels.clone(),
         })))
+    }
+
+    fn meter(&self) -> Arc<dyn Meter> {
+        self.meter.clone()
     }
 }
 

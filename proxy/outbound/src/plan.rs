@@ -1,28 +1,32 @@
 //! # Plan
 //!
-//! Job: the one decision about a destination: which protocol, and which backends for HTTP and for bytes,
+//! Job: the one decision about a destination: which protocol, and which routes for HTTP and for connections,
 //! given its profile and policy.
 //! May touch: values. Must not touch: connections, clocks. Callers: `target`.
 
 use crate::config::Routing;
 use mesh_model::{
     authority::{Authority, NameAddr},
-    endpoint::Endpoint,
+    balance::Balancing,
     meta::Meta,
     outbound::{
-        Backend, BackendKind, OutboundPolicy, OutboundProtocol, OutboundRoute, PeakEwma,
-        RouteAction,
+        Backend, BackendKind, Distribution, HttpPolicy, OutboundPolicy, OutboundProtocol,
+        OutboundRoute, OutboundRule, RouteBackend,
     },
     profile::Profile,
 };
-use std::num::NonZeroU16;
+use std::{num::NonZeroU16, sync::Arc};
 
 /// What to do with traffic to a destination.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Plan {
     pub(crate) protocol: Protocol,
-    pub(crate) http: Route,
-    pub(crate) opaque: Route,
+    /// Whose routes these are.
+    pub(crate) parent: Meta,
+    /// Requests of HTTP/1 and of HTTP/2.
+    pub(crate) http: [HttpPolicy; 2],
+    /// Routes of connections: of bytes, or of TLS if that is the protocol.
+    pub(crate) connections: Arc<[OutboundRoute]>,
     /// The profile's name, if the profile routes HTTP: told to the peer.
     pub(crate) canonical: Option<NameAddr>,
 }
@@ -33,29 +37,9 @@ pub(crate) enum Protocol {
     Detect,
     Http1,
     Http2,
+    Grpc,
     Opaque,
-}
-
-/// Where traffic of one kind goes.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Route {
-    /// The first that is available.
-    First(Vec<Spec>),
-    /// At random by weight, among those that are available.
-    Split(Vec<(u32, Spec)>),
-    /// There is none.
-    None,
-    /// Forbidden by policy.
-    Forbidden(String),
-    /// The policy cannot be used.
-    Invalid(String),
-}
-
-/// A backend.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Spec {
-    Balance { addr: NameAddr, ewma: PeakEwma },
-    Forward(Endpoint),
+    Tls,
 }
 
 pub(crate) fn plan(
@@ -64,39 +48,68 @@ pub(crate) fn plan(
     policy: Option<&OutboundPolicy>,
     routing: Routing,
 ) -> Plan {
+    let protocol = protocol(profile, policy);
     let named = profile.and_then(|p| named(p, target.port()));
     let split = profile.and_then(split).filter(|_| named.is_some());
-    let protocol = match policy.map(|p| &p.protocol) {
-        _ if profile.is_some_and(|p| p.opaque) => Protocol::Opaque,
-        // The mesh routes application TLS as bytes.
-        Some(OutboundProtocol::Opaque(_) | OutboundProtocol::Tls(_)) => Protocol::Opaque,
-        Some(OutboundProtocol::Http1(_)) => Protocol::Http1,
-        Some(OutboundProtocol::Http2(_) | OutboundProtocol::Grpc(_)) => Protocol::Http2,
-        Some(OutboundProtocol::Detect { .. }) | None => Protocol::Detect,
-    };
-    let own = |addr: NameAddr| Route::First(vec![Spec::balance(addr)]);
-    let fallback = || synthesized(target, profile, named.clone());
-    let by_profile = match routing {
-        Routing::Sidecar => split.clone(),
-        Routing::Gateway => split.clone().or_else(|| named.clone().map(own)),
+    let fallback = || routes(synthesized(target, profile, named.clone()));
+    let by_profile = match (&named, profile) {
+        (Some(name), Some(profile)) => {
+            // A gateway that hears of no policy still knows whom the peer named.
+            let alone = routing == Routing::Gateway && policy.is_none();
+            let follows = profile.routes_http() || alone;
+            follows.then(|| split.clone().unwrap_or_else(|| own(name)))
+        }
+        _ => None,
     };
     let canonical = by_profile.as_ref().and(named.clone());
-    let http = by_profile.unwrap_or_else(|| match (routing, policy) {
-        (Routing::Sidecar, Some(policy)) => by_policy(policy.protocol.http_routes()),
-        (Routing::Gateway, _) if profile.is_none_or(|p| p.endpoint.is_none()) => Route::None,
-        _ => fallback(),
-    });
-    let opaque = split.unwrap_or_else(|| match policy {
-        Some(policy) => by_policy(policy.protocol.opaque_routes()),
-        None => fallback(),
-    });
-    Plan { protocol, http, opaque, canonical }
+    let http = match (by_profile, routing, policy) {
+        (Some(route), ..) => both(routes(route)),
+        (None, _, Some(policy)) if routing == Routing::Sidecar || named.is_some() => {
+            match policy.protocol.http() {
+                Some((http1, http2)) => [http1.clone(), http2.clone()],
+                None => Default::default(),
+            }
+        }
+        (None, Routing::Gateway, _) if profile.is_none_or(|p| p.endpoint.is_none()) => {
+            Default::default()
+        }
+        _ => both(fallback()),
+    };
+    let connections = match (split, policy) {
+        // The name that a TLS client asks for is the policy's to judge.
+        (Some(split), _) if protocol != Protocol::Tls => routes(split),
+        (_, Some(policy)) => policy.protocol.opaque_routes().into(),
+        (_, None) => fallback(),
+    };
+    let parent = policy.map(|p| p.parent.clone());
+    let parent = parent.or_else(|| profile.and_then(|p| p.parent.clone()));
+    let parent = parent.unwrap_or_else(|| Meta::built_in("fallback"));
+    Plan { protocol, parent, http, connections, canonical }
 }
 
-impl Spec {
-    fn balance(addr: NameAddr) -> Self {
-        Self::Balance { addr, ewma: PeakEwma::default() }
+fn protocol(profile: Option<&Profile>, policy: Option<&OutboundPolicy>) -> Protocol {
+    match policy.map(|p| &p.protocol) {
+        _ if profile.is_some_and(|p| p.opaque) => Protocol::Opaque,
+        Some(OutboundProtocol::Opaque(_)) => Protocol::Opaque,
+        Some(OutboundProtocol::Tls(_)) => Protocol::Tls,
+        Some(OutboundProtocol::Http1(_)) => Protocol::Http1,
+        Some(OutboundProtocol::Http2(_)) => Protocol::Http2,
+        Some(OutboundProtocol::Grpc(_)) => Protocol::Grpc,
+        Some(OutboundProtocol::Detect { .. }) | None => Protocol::Detect,
     }
+}
+
+fn routes(route: OutboundRoute) -> Arc<[OutboundRoute]> {
+    Arc::new([route])
+}
+
+fn both(routes: Arc<[OutboundRoute]>) -> [HttpPolicy; 2] {
+    [routes.clone().into(), routes.into()]
+}
+
+fn balance(addr: &NameAddr) -> Backend {
+    let kind = BackendKind::Balance { addr: addr.clone(), balancing: Balancing::default() };
+    Backend::new(Meta::built_in("profile"), kind)
 }
 
 /// The profile's own name with the port that was asked for.
@@ -104,60 +117,45 @@ fn named(profile: &Profile, port: u16) -> Option<NameAddr> {
     Some(NameAddr { name: profile.fqn.clone()?, port: NonZeroU16::new(port)? })
 }
 
+/// To the name itself.
+fn own(name: &NameAddr) -> OutboundRoute {
+    OutboundRoute::to(Meta::built_in("profile"), balance(name))
+}
+
 /// The profile's weighted targets. Weight 0 means unused; if nothing else is left, the profile's own name
 /// serves.
-fn split(profile: &Profile) -> Option<Route> {
+fn split(profile: &Profile) -> Option<OutboundRoute> {
     let targets = profile.targets.iter().filter(|t| t.weight > 0);
-    let targets: Vec<_> = targets.map(|t| (t.weight, Spec::balance(t.addr.clone()))).collect();
-    (!targets.is_empty()).then_some(Route::Split(targets))
+    let targets: Vec<_> =
+        targets.map(|t| (t.weight, RouteBackend::from(balance(&t.addr)))).collect();
+    let backends = Distribution::Random(targets.clone());
+    let rule = OutboundRule { backends, ..OutboundRule::default() };
+    (!targets.is_empty()).then(|| OutboundRoute::one(Meta::built_in("profile"), rule))
 }
 
 /// Stands in for a policy that nobody has: the profile's endpoint, its Service, the name that was asked
 /// for, or the address as it is.
-fn synthesized(target: &Authority, profile: Option<&Profile>, named: Option<NameAddr>) -> Route {
-    let spec = match (profile.and_then(|p| p.endpoint.clone()), named, target) {
-        (Some(endpoint), ..) => Spec::Forward(endpoint),
-        (None, Some(name), _) => Spec::balance(name),
-        (None, None, Authority::Name(name)) => Spec::balance(name.clone()),
-        (None, None, Authority::Socket(addr)) => original(*addr),
+fn synthesized(
+    target: &Authority,
+    profile: Option<&Profile>,
+    named: Option<NameAddr>,
+) -> OutboundRoute {
+    let (name, kind) = match (profile.and_then(|p| p.endpoint.clone()), named, target) {
+        (Some(endpoint), ..) => ("endpoint", BackendKind::Forward(endpoint)),
+        (None, Some(name), _) => return own(&name),
+        (None, None, Authority::Name(name)) => return own(name),
+        (None, None, Authority::Socket(addr)) => ("fallback", BackendKind::OriginalDst(*addr)),
     };
-    Route::First(vec![spec])
-}
-
-fn original(addr: std::net::SocketAddr) -> Spec {
-    Spec::Forward(Endpoint { addr, metadata: Default::default() })
-}
-
-/// Default routes match everything: the first decides.
-fn by_policy(routes: &[OutboundRoute]) -> Route {
-    match routes.first().map(|r| (&r.action, &r.meta)) {
-        None => Route::None,
-        Some((RouteAction::Forbidden, meta)) => Route::Forbidden(describe(meta)),
-        Some((RouteAction::Invalid(reason), _)) => Route::Invalid(reason.clone()),
-        Some((RouteAction::FirstAvailable(backends), _)) => {
-            Route::First(backends.iter().map(spec).collect())
-        }
-    }
-}
-
-fn spec(backend: &Backend) -> Spec {
-    match &backend.kind {
-        BackendKind::Forward(endpoint) => Spec::Forward(endpoint.clone()),
-        BackendKind::OriginalDst(addr) => original(*addr),
-        BackendKind::Balance { addr, ewma } => Spec::Balance { addr: addr.clone(), ewma: *ewma },
-    }
-}
-
-fn describe(meta: &Meta) -> String {
-    format!("{} {}", meta.kind(), meta.name())
+    let meta = Meta::built_in(name);
+    OutboundRoute::to(meta.clone(), Backend::new(meta, kind))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use mesh_model::profile::ProfileTarget;
-    use std::{net::SocketAddr, sync::Arc, time::Duration};
+    use mesh_model::{endpoint::Endpoint, outbound::Refusal, profile::ProfileTarget};
+    use std::{net::SocketAddr, time::Duration};
 
     fn name(text: &str) -> NameAddr {
         text.parse().unwrap()
@@ -169,17 +167,28 @@ mod tests {
 
     fn policy(kind: BackendKind) -> OutboundPolicy {
         let meta = Meta::built_in("test");
-        let backend = Backend { meta: meta.clone(), kind };
-        let action = RouteAction::FirstAvailable(vec![backend]);
-        OutboundPolicy::detect(meta.clone(), Duration::from_secs(1), OutboundRoute { meta, action })
+        let route = OutboundRoute::to(meta.clone(), Backend::new(meta.clone(), kind));
+        OutboundPolicy::detect(meta, Duration::from_secs(1), route)
     }
 
     fn web() -> Profile {
         Profile { fqn: Some("web.shop.svc.cluster.local".parse().unwrap()), ..Profile::default() }
     }
 
-    fn one(spec: Spec) -> Route {
-        Route::First(vec![spec])
+    /// What is reached, with weights.
+    fn reached(routes: &[OutboundRoute]) -> Vec<(u32, BackendKind)> {
+        let [route] = routes else { return Vec::new() };
+        match &route.rules[0].backends {
+            Distribution::Empty => Vec::new(),
+            Distribution::First(list) => list.iter().map(|b| (0, b.backend.kind.clone())).collect(),
+            Distribution::Random(list) => {
+                list.iter().map(|(w, b)| (*w, b.backend.kind.clone())).collect()
+            }
+        }
+    }
+
+    fn to(addr: &str) -> BackendKind {
+        balance(&name(addr)).kind
     }
 
     // proves: OUT-2
@@ -187,14 +196,15 @@ mod tests {
     fn without_policy_the_profile_or_the_original_destination_serves() {
         let target = Authority::Socket(addr());
         let of = |profile: Option<&Profile>| plan(&target, profile, None, Routing::Sidecar);
-        assert_eq!(of(None).http, one(original(addr())));
-        assert_eq!(of(None).opaque, one(original(addr())));
+        let original = [(0, BackendKind::OriginalDst(addr()))];
+        assert_eq!(reached(&of(None).http[0].routes), original);
+        assert_eq!(reached(&of(None).connections), original);
         let endpoint =
             Endpoint { addr: "10.9.9.9:8080".parse().unwrap(), metadata: Arc::default() };
         let profile = Profile { endpoint: Some(endpoint.clone()), ..Profile::default() };
-        assert_eq!(of(Some(&profile)).opaque, one(Spec::Forward(endpoint)));
+        assert_eq!(reached(&of(Some(&profile)).connections), [(0, BackendKind::Forward(endpoint))]);
         let named = of(Some(&web()));
-        assert_eq!(named.http, one(Spec::balance(name("web.shop.svc.cluster.local:80"))));
+        assert_eq!(reached(&named.http[1].routes), [(0, to("web.shop.svc.cluster.local:80"))]);
         assert_eq!(named.canonical, None);
     }
 
@@ -202,47 +212,58 @@ mod tests {
     #[test]
     fn the_policy_routes_unless_the_profile_splits() {
         let target = Authority::Socket(addr());
-        let policy =
-            policy(BackendKind::Balance { addr: name("a.b:1"), ewma: PeakEwma::default() });
+        let policy = policy(to("a.b:1"));
         let mut profile = web();
         let plain = plan(&target, Some(&profile), Some(&policy), Routing::Sidecar);
-        assert_eq!(plain.http, one(Spec::balance(name("a.b:1"))));
+        assert_eq!(reached(&plain.http[0].routes), [(0, to("a.b:1"))]);
         profile.targets = vec![
             ProfileTarget { addr: name("x.y:1"), weight: 0 },
             ProfileTarget { addr: name("z.y:1"), weight: 7 },
         ];
         let split = plan(&target, Some(&profile), Some(&policy), Routing::Sidecar);
-        assert_eq!(split.http, Route::Split(vec![(7, Spec::balance(name("z.y:1")))]));
-        assert_eq!(split.opaque, split.http);
+        assert_eq!(reached(&split.http[0].routes), [(7, to("z.y:1"))]);
+        assert_eq!(split.connections, split.http[0].routes);
         assert_eq!(split.canonical, Some(name("web.shop.svc.cluster.local:80")));
+        let tls = OutboundPolicy {
+            protocol: OutboundProtocol::Tls(policy.protocol.opaque_routes().into()),
+            ..policy
+        };
+        let tls = plan(&target, Some(&profile), Some(&tls), Routing::Sidecar);
+        assert_eq!(reached(&tls.connections), [(0, to("a.b:1"))], "TLS never follows the profile");
     }
 
     // proves: OUT-3
     #[test]
-    fn a_gateway_follows_the_profile() {
+    fn a_gateway_follows_the_policy_unless_the_profile_has_more_to_say() {
         let target = Authority::Name(name("web.shop.svc.cluster.local:80"));
         let policy = policy(BackendKind::OriginalDst(addr()));
+        let alone = plan(&target, Some(&web()), None, Routing::Gateway);
+        assert_eq!(reached(&alone.http[0].routes), [(0, to("web.shop.svc.cluster.local:80"))]);
+        assert!(alone.canonical.is_some());
         let found = plan(&target, Some(&web()), Some(&policy), Routing::Gateway);
-        assert_eq!(found.http, one(Spec::balance(name("web.shop.svc.cluster.local:80"))));
-        assert!(found.canonical.is_some());
+        let same = plan(&target, Some(&web()), Some(&policy), Routing::Sidecar);
+        assert_eq!(reached(&found.http[0].routes), reached(&same.http[0].routes));
+        assert_eq!(found.canonical, None);
+        let nameless = plan(&target, Some(&Profile::default()), Some(&policy), Routing::Gateway);
+        assert!(nameless.http[0].routes.is_empty(), "a gateway forwards to names alone");
         let empty = Profile::default();
-        assert_eq!(plan(&target, Some(&empty), None, Routing::Gateway).http, Route::None);
+        assert!(plan(&target, Some(&empty), None, Routing::Gateway).http[0].routes.is_empty());
     }
 
     // proves: OUT-1
     #[test]
     fn the_profile_and_then_the_policy_decide_the_protocol() {
         let target = Authority::Socket(addr());
-        let routes: Arc<[OutboundRoute]> = Arc::new([]);
+        let http = HttpPolicy::default;
         let of = |protocol, opaque| {
             let profile = Profile { opaque, ..Profile::default() };
             let policy = OutboundPolicy { parent: Meta::built_in("x"), protocol };
             plan(&target, Some(&profile), Some(&policy), Routing::Sidecar).protocol
         };
-        assert_eq!(of(OutboundProtocol::Http1(routes.clone()), false), Protocol::Http1);
-        assert_eq!(of(OutboundProtocol::Grpc(routes.clone()), false), Protocol::Http2);
-        assert_eq!(of(OutboundProtocol::Opaque(routes.clone()), false), Protocol::Opaque);
-        assert_eq!(of(OutboundProtocol::Http2(routes), true), Protocol::Opaque);
+        assert_eq!(of(OutboundProtocol::Http1(http()), false), Protocol::Http1);
+        assert_eq!(of(OutboundProtocol::Grpc(http()), false), Protocol::Grpc);
+        assert_eq!(of(OutboundProtocol::Tls(Arc::new([])), false), Protocol::Tls);
+        assert_eq!(of(OutboundProtocol::Http2(http()), true), Protocol::Opaque);
         assert_eq!(plan(&target, None, None, Routing::Sidecar).protocol, Protocol::Detect);
     }
 
@@ -252,7 +273,9 @@ mod tests {
         let target = Authority::Socket(addr());
         let invalid = OutboundPolicy::invalid("bad regex", Duration::from_secs(1));
         let found = plan(&target, None, Some(&invalid), Routing::Sidecar);
-        assert_eq!(found.http, Route::Invalid("bad regex".into()));
-        assert_eq!(found.opaque, Route::Invalid("bad regex".into()));
+        for routes in [&found.http[0].routes, &found.connections] {
+            let refusal = Some(Refusal::Invalid("bad regex".into()));
+            assert_eq!(routes[0].rules[0].refusal, refusal);
+        }
     }
 }

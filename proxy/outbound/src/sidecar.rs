@@ -14,6 +14,7 @@ use crate::{
     error::{DiscoverError, TcpError},
     explicit::Explicit,
     http::HttpService,
+    ingress::Ingress,
     metrics,
     plan::Protocol,
     target::{Parts, Target},
@@ -57,6 +58,8 @@ pub enum Entry {
     Transparent,
     /// Sent here by clients that use this proxy knowingly, from the host or from this Pod.
     Explicit,
+    /// As [`Entry::Transparent`], of an ingress that names the target of each request in a header.
+    Ingress,
 }
 
 impl Outbound {
@@ -111,8 +114,24 @@ impl Outbound {
         }
         *wanted = to;
         let io = metrics::track_src(&self.parts().metrics, accepted.io, to);
+        if entry == Entry::Ingress {
+            return self.ingress(io, to, drain).await;
+        }
         let target = self.target(&Authority::Socket(to)).await?;
         self.proxy(target, io, drain).await
+    }
+
+    /// Carries a connection of an ingress that wanted to go to `original`.
+    ///
+    /// # Errors
+    /// When the connection breaks or its bytes cannot be carried on.
+    pub async fn ingress(
+        &self,
+        io: impl Io,
+        original: SocketAddr,
+        drain: drain::Watch,
+    ) -> Result<(), TcpError> {
+        Ingress::new(self.clone(), original).serve(io, drain).await
     }
 
     /// What discovery says of a destination. Asked once while anybody uses it; what is no more is asked
@@ -159,19 +178,17 @@ impl Outbound {
         drain: drain::Watch,
     ) -> Result<(), TcpError> {
         // An update that changes the protocol holds for the connections after this one.
-        let protocol = target.active().protocol;
+        let protocol = {
+            let active = target.active();
+            active.accepted.incr();
+            active.protocol
+        };
         let version = match protocol {
             Protocol::Opaque => return self.tcp(&target, io).await,
+            Protocol::Tls => return self.tls(&target, io).await,
             Protocol::Http1 => HttpVersion::Http1,
-            Protocol::Http2 => HttpVersion::Http2,
-            Protocol::Detect => {
-                let (detected, io) = self.sniff(io).await?;
-                return match detected {
-                    Detected::Http(version) => self.serve(target, io, version, drain).await,
-                    // A server that speaks first makes its client wait in silence.
-                    Detected::NotHttp | Detected::Timeout => self.tcp(&target, io).await,
-                };
-            }
+            Protocol::Http2 | Protocol::Grpc => HttpVersion::Http2,
+            Protocol::Detect => return self.decide(target, io, drain).await,
         };
         self.serve(target, io, version, drain).await
     }
@@ -181,7 +198,7 @@ impl Outbound {
         HttpService::new(self.clone(), target)
     }
 
-    async fn serve(
+    pub(crate) async fn serve(
         &self,
         target: Handle<Target>,
         io: impl Io,

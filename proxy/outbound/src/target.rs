@@ -1,29 +1,40 @@
 //! # Targets
 //!
-//! Job: one destination as it is known now: its plan, and the backends that carry it out. Follows
+//! Job: one destination as it is known now: its plan, and the routers that carry it out. Follows
 //! discovery; backends that stay keep their connections.
 //! May touch: discovery streams, balancers. Must not touch: accepted connections. Callers: `sidecar`,
 //! `explicit`, the gateway.
 
 use crate::{
+    backend::Backend,
     config::{Config, Routing},
     connect::Connector,
     discover::Discover,
     error::DiscoverError,
-    metrics::BackendObserver,
-    plan::{self, Plan, Protocol, Route, Spec},
-    tcp::TcpBalancer,
+    plan::{self, Plan, Protocol},
+    profile::ProfileRoutes,
+    routes::{Builder, LiveRoute, Router, Rule},
 };
 use arc_swap::ArcSwap;
-use http::HeaderValue;
+use http::{HeaderValue, Version};
 use mesh_discover::{Refusal, RefusalCode, State, settled};
-use mesh_http::{BalanceParams, Balancer};
 use mesh_model::{
-    authority::Authority, endpoint::EndpointSet, outbound::OutboundPolicy, profile::Profile,
+    authority::Authority,
+    meta::Meta,
+    outbound::{HttpPolicy, OutboundPolicy},
+    profile::Profile,
 };
-use mesh_observe::Metrics;
-use mesh_stack::weighted;
-use std::sync::{Arc, OnceLock};
+use mesh_observe::{
+    ConnectionKind, ConnectionProtocol, ConnectionRouteSeries, Counter, Metrics,
+    OutboundRouteSeries, RequestKind,
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -39,36 +50,27 @@ pub(crate) struct Parts {
 pub struct Target {
     authority: Authority,
     now: Arc<ArcSwap<Active>>,
+    /// The server was seen to speak first.
+    speaks_first: AtomicBool,
     _follow: DropGuard,
 }
 
-/// A plan with its backends.
+/// A plan with its routers and backends.
 pub(crate) struct Active {
     pub(crate) protocol: Protocol,
-    pub(crate) http: Choice,
-    pub(crate) opaque: Choice,
+    /// For HTTP/1 and for HTTP/2; usually the same.
+    http: [Arc<Router<OutboundRouteSeries>>; 2],
+    pub(crate) connections: Router<ConnectionRouteSeries>,
+    /// If the profile routes HTTP.
+    pub(crate) profile: Option<ProfileRoutes>,
     /// Value of `l5d-dst-canonical`.
     pub(crate) canonical: Option<HeaderValue>,
+    /// Connections by protocol.
+    pub(crate) accepted: Counter,
     /// The control plane says that the destination is not there, or not for us, any more.
     gone: Option<DiscoverError>,
-}
-
-/// [`Route`] with live backends.
-pub(crate) enum Choice {
-    First(Vec<Arc<Backend>>),
-    Split(Vec<(u32, Arc<Backend>)>),
-    None,
-    Forbidden(String),
-    Invalid(String),
-}
-
-/// A backend and its balancers, made when first used.
-pub(crate) struct Backend {
-    spec: Spec,
-    authority: String,
-    parts: Arc<Parts>,
-    http: OnceLock<Balancer>,
-    tcp: OnceLock<TcpBalancer>,
+    /// The control plane knows of it: there is a profile or a policy.
+    pub(crate) discovered: bool,
 }
 
 /// The two streams about a destination.
@@ -76,6 +78,9 @@ struct Sources {
     profile: watch::Receiver<State<Profile>>,
     policy: watch::Receiver<State<OutboundPolicy>>,
 }
+
+/// How long a gateway waits for a policy.
+const POLICY_AT_GATEWAY: Duration = Duration::from_millis(500);
 
 impl Target {
     /// Asks about a destination; both questions go out at once.
@@ -88,13 +93,18 @@ impl Target {
             policy: parts.discover.policy(authority),
         };
         let limit = parts.config.discovery_timeout;
-        let needs_policy = parts.config.routing == Routing::Sidecar;
         settled(&mut sources.profile, limit).await?;
         if let Some(error) = gone(authority, &sources.profile.borrow()) {
             return Err(error);
         }
-        if needs_policy {
-            settled(&mut sources.policy, limit).await?;
+        match parts.config.routing {
+            Routing::Sidecar => {
+                settled(&mut sources.policy, limit).await?;
+            }
+            // The profile says enough to serve; a policy that comes later counts from then on.
+            Routing::Gateway => {
+                let _ = settled(&mut sources.policy, limit.min(POLICY_AT_GATEWAY)).await;
+            }
         }
         let active = sources.active(authority, &parts, None)?;
         let now = Arc::new(ArcSwap::from_pointee(active));
@@ -102,7 +112,8 @@ impl Target {
         let follow = follow(authority.clone(), sources, parts, now.clone());
         let stopped = stop.clone();
         tokio::spawn(async move { stopped.run_until_cancelled(follow).await });
-        Ok(Self { authority: authority.clone(), now, _follow: stop.drop_guard() })
+        let speaks_first = AtomicBool::new(false);
+        Ok(Self { authority: authority.clone(), now, speaks_first, _follow: stop.drop_guard() })
     }
 
     /// What was asked about.
@@ -122,14 +133,25 @@ impl Target {
 
     /// Forgets the backoffs of all endpoints.
     pub fn reset_backoff(&self) {
-        let active = self.active();
-        for choice in [&active.http, &active.opaque] {
-            choice.backends().for_each(|b| b.reset_backoff());
-        }
+        self.active().backends().for_each(|backend| backend.reset_backoff());
+    }
+
+    /// Whether the server was seen to speak before its clients.
+    pub(crate) fn speaks_first(&self) -> bool {
+        self.speaks_first.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_speaks_first(&self, first: bool) {
+        self.speaks_first.store(first, Ordering::Relaxed);
     }
 
     pub(crate) fn active(&self) -> arc_swap::Guard<Arc<Active>> {
         self.now.load()
+    }
+
+    /// What holds now, to be kept for as long as a request takes.
+    pub(crate) fn active_arc(&self) -> Arc<Active> {
+        self.now.load_full()
     }
 }
 
@@ -155,7 +177,9 @@ impl Sources {
         };
         let known = profile.known();
         let plan = plan::plan(authority, known, policy, parts.config.routing);
-        Ok(Active::new(plan, gone(authority, &profile), authority, parts, before))
+        let discovered = known.is_some() || policy.is_some();
+        let active = Active::new(plan, known, gone(authority, &profile), authority, parts, before);
+        Ok(Active { discovered, ..active })
     }
 
     /// Waits for news; `false` when none will come.
@@ -204,146 +228,68 @@ fn refused(refusal: &Refusal) -> DiscoverError {
 impl Active {
     fn new(
         plan: Plan,
+        profile: Option<&Profile>,
         gone: Option<DiscoverError>,
         authority: &Authority,
         parts: &Arc<Parts>,
         before: Option<&Self>,
     ) -> Self {
-        let mut made: Vec<Arc<Backend>> = before
-            .into_iter()
-            .flat_map(|b| b.http.backends().chain(b.opaque.backends()).cloned())
-            .collect();
-        let mut backend = |spec: Spec| {
-            if let Some(found) = made.iter().find(|b| b.spec == spec) {
-                return found.clone();
-            }
-            let new = Arc::new(Backend::new(spec, authority, parts.clone()));
-            made.push(new.clone());
-            new
+        let known = before.into_iter().flat_map(Self::backends).cloned().collect();
+        let mut builder = Builder { target: authority, parent: &plan.parent, parts, known };
+        let (requests, tls) = match plan.protocol {
+            Protocol::Grpc => (RequestKind::Grpc, false),
+            other => (RequestKind::Http, other == Protocol::Tls),
         };
-        let mut choice = |route: Route| match route {
-            Route::First(specs) => Choice::First(specs.into_iter().map(&mut backend).collect()),
-            Route::Split(specs) => {
-                Choice::Split(specs.into_iter().map(|(w, s)| (w, backend(s))).collect())
-            }
-            Route::None => Choice::None,
-            Route::Forbidden(by) => Choice::Forbidden(by),
-            Route::Invalid(reason) => Choice::Invalid(reason),
+        let mut http = |policy: &HttpPolicy| {
+            Arc::new(builder.router(requests, &policy.routes, policy.accrual, false))
         };
-        let (http, opaque) = (choice(plan.http), choice(plan.opaque));
+        let http1 = http(&plan.http[0]);
+        let http2 = if plan.http[0] == plan.http[1] { http1.clone() } else { http(&plan.http[1]) };
+        let kind = if tls { ConnectionKind::Tls } else { ConnectionKind::Tcp };
+        let connections = builder.router(kind, &plan.connections, None, tls);
+        let profile = profile.zip(plan.canonical.as_ref()).map(|(profile, name)| {
+            let before = before.and_then(|b| b.profile.as_ref());
+            ProfileRoutes::new(profile, name, &parts.metrics, before)
+        });
+        let accepted = plan.protocol.counter(&parts.metrics, &plan.parent, authority.port());
         let canonical =
             plan.canonical.and_then(|name| HeaderValue::try_from(name.to_string()).ok());
-        Self { protocol: plan.protocol, http, opaque, canonical, gone }
-    }
-}
-
-impl Choice {
-    /// Picks a backend among those that are available; if none is, one that says why.
-    pub(crate) fn pick(&self, available: impl Fn(&Backend) -> bool) -> Option<&Arc<Backend>> {
-        match self {
-            Self::First(list) => list.iter().find(|b| available(b)).or(list.first()),
-            Self::Split(list) => {
-                weighted::pick(list, &mut rand::rng(), |(_, b)| available(b), |(w, _)| *w)
-                    .or(list.first())
-                    .map(|(_, backend)| backend)
-            }
-            Self::None | Self::Forbidden(_) | Self::Invalid(_) => None,
+        let http = [http1, http2];
+        Self {
+            protocol: plan.protocol,
+            http,
+            connections,
+            profile,
+            canonical,
+            accepted,
+            gone,
+            discovered: false,
         }
+    }
+
+    /// The routes of requests of a version.
+    pub(crate) fn http(&self, version: Version) -> &Router<OutboundRouteSeries> {
+        let [http1, http2] = &self.http;
+        if version == Version::HTTP_2 { http2 } else { http1 }
     }
 
     fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
-        let (first, split) = match self {
-            Self::First(list) => (Some(list), None),
-            Self::Split(list) => (None, Some(list)),
-            Self::None | Self::Forbidden(_) | Self::Invalid(_) => (None, None),
-        };
-        first.into_iter().flatten().chain(split.into_iter().flatten().map(|(_, b)| b))
+        let http = self.http.iter().flat_map(|router| router.routes());
+        let http = http.flat_map(LiveRoute::rules).flat_map(Rule::backends);
+        let connections = self.connections.routes().iter().flat_map(LiveRoute::rules);
+        http.chain(connections.flat_map(Rule::backends))
     }
 }
 
-impl Backend {
-    fn new(spec: Spec, authority: &Authority, parts: Arc<Parts>) -> Self {
-        let authority = match &spec {
-            Spec::Balance { addr, .. } => addr.to_string(),
-            Spec::Forward(_) => authority.to_string(),
+impl Protocol {
+    fn counter(self, metrics: &Metrics, parent: &Meta, port: u16) -> Counter {
+        let protocol = match self {
+            Self::Detect => ConnectionProtocol::Detect,
+            Self::Http1 => ConnectionProtocol::Http1,
+            Self::Http2 | Self::Grpc => ConnectionProtocol::Http2,
+            Self::Opaque => ConnectionProtocol::Opaque,
+            Self::Tls => ConnectionProtocol::Tls,
         };
-        Self { spec, authority, parts, http: OnceLock::new(), tcp: OnceLock::new() }
-    }
-
-    /// Whether HTTP can be sent here: not while it fails fast.
-    pub(crate) fn takes_http(&self) -> bool {
-        self.http.get().is_none_or(Balancer::is_available)
-    }
-
-    /// Whether connections can be sent here.
-    pub(crate) fn takes_tcp(&self) -> bool {
-        self.tcp.get().is_none_or(TcpBalancer::is_available)
-    }
-
-    /// A single endpoint, whose wish to close the client's connection is followed.
-    pub(crate) fn is_forward(&self) -> bool {
-        matches!(self.spec, Spec::Forward(_))
-    }
-
-    pub(crate) fn http(&self) -> &Balancer {
-        self.http.get_or_init(|| {
-            let parts = &self.parts;
-            let connect = Arc::new(parts.connector.clone());
-            let observe = BackendObserver {
-                metrics: parts.metrics.clone(),
-                authority: self.authority.clone(),
-                own: parts.config.inbound_ips.clone(),
-            };
-            match &self.spec {
-                Spec::Forward(endpoint) => Balancer::forward(
-                    parts.connector.localized(endpoint),
-                    connect,
-                    &observe,
-                    parts.config.balance,
-                ),
-                Spec::Balance { addr, ewma } => {
-                    let params = BalanceParams { ewma: *ewma, ..parts.config.balance };
-                    let endpoints = parts.discover.endpoints(addr);
-                    let view = self.view();
-                    Balancer::new(endpoints, view, connect, Arc::new(observe), params)
-                }
-            }
-        })
-    }
-
-    pub(crate) fn tcp(&self) -> &TcpBalancer {
-        self.tcp.get_or_init(|| {
-            let parts = &self.parts;
-            let (connector, params) = (parts.connector.clone(), parts.config.balance);
-            match &self.spec {
-                Spec::Forward(endpoint) => {
-                    TcpBalancer::forward(parts.connector.localized(endpoint), connector, params)
-                }
-                Spec::Balance { addr, ewma } => {
-                    let params = BalanceParams { ewma: *ewma, ..params };
-                    let endpoints = parts.discover.endpoints(addr);
-                    TcpBalancer::new(endpoints, self.view(), connector, params)
-                }
-            }
-        })
-    }
-
-    /// The set that a balancer follows.
-    fn view(&self) -> impl Fn(&State<EndpointSet>) -> Option<EndpointSet> + Send + use<> {
-        let connector = self.parts.connector.clone();
-        move |state| match state {
-            State::Pending => None,
-            State::Known(set) => Some(connector.localized_set(set.clone())),
-            State::Refused(_) => Some(EndpointSet::Unknown),
-        }
-    }
-
-    fn reset_backoff(&self) {
-        if let Some(balancer) = self.http.get() {
-            balancer.reset_backoff();
-        }
-        if let Some(balancer) = self.tcp.get() {
-            balancer.reset_backoff();
-        }
+        metrics.detect.connections(protocol, parent, port)
     }
 }

@@ -11,13 +11,25 @@ mod harness;
 
 #[path = "traffic/balancing.rs"]
 mod balancing;
+#[path = "traffic/breaking.rs"]
+mod breaking;
+#[path = "traffic/connections.rs"]
+mod connections;
 #[path = "traffic/explicit.rs"]
 mod explicit;
+#[path = "traffic/faults.rs"]
+mod faults;
 #[path = "traffic/http1.rs"]
 mod http1;
 #[path = "traffic/http2.rs"]
 mod http2;
+#[path = "traffic/ingress.rs"]
+mod ingress;
 #[path = "traffic/mesh_tls.rs"]
 mod mesh_tls;
+#[path = "traffic/profiles.rs"]
+mod profiles;
+#[path = "traffic/routes.rs"]
+mod routes;
 #[path = "traffic/tcp.rs"]
 mod tcp;

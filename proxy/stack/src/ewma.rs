@@ -1,8 +1,9 @@
-//! # Peak-EWMA load
+//! # Load of a peer
 //!
-//! Job: how loaded a peer seems: a latency estimate that jumps up at once and comes down slowly, times
-//! the number of requests under way. The estimate punishes a slow peer immediately, and lets it
-//! earn trust back over `decay`; the product keeps a burst from piling onto the fastest one.
+//! Job: how loaded a peer seems. By peak EWMA: a latency estimate that jumps up at once and comes down
+//! slowly, times the number of calls under way. The estimate punishes a slow peer immediately, and lets it
+//! earn trust back over `decay`; the product keeps a burst from piling onto the fastest one. Or by the
+//! number of calls alone.
 //! May touch: numbers, an instant given by the caller. Must not touch: the clock.
 //! Callers: balancers.
 
@@ -17,15 +18,24 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// The load of one peer. Shared by its requests.
+/// The load of one peer. Shared by its calls.
 #[derive(Debug)]
 pub struct Load {
-    decay_ns: f64,
+    measure: Measure,
     estimate: Mutex<Estimate>,
     pending: AtomicU32,
 }
 
-/// A request under way. Dropping it ends the request; [`Pending::complete`] also takes its latency.
+/// What load means.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Measure {
+    /// Latency times calls under way.
+    PeakEwma(PeakEwma),
+    /// Calls under way.
+    Pending,
+}
+
+/// A call under way. Dropping it ends the call.
 #[derive(Debug)]
 pub struct Pending {
     load: Arc<Load>,
@@ -40,52 +50,80 @@ struct Estimate {
 
 impl Load {
     /// A peer of which nothing is known yet.
-    pub fn new(params: PeakEwma, now: Instant) -> Self {
-        let rtt = params.default_rtt.max(Duration::from_millis(1));
+    pub fn new(measure: Measure, now: Instant) -> Self {
+        let rtt = match measure {
+            Measure::PeakEwma(ewma) => ewma.default_rtt.max(Duration::from_millis(1)),
+            Measure::Pending => Duration::ZERO,
+        };
         Self {
-            decay_ns: (params.decay.as_nanos() as f64).max(1.0),
+            measure,
             estimate: Mutex::new(Estimate { rtt_ns: rtt.as_nanos() as f64, at: now }),
             pending: AtomicU32::new(0),
         }
     }
 
-    /// The load now: estimate, decayed since the last sample, times requests under way plus one.
+    /// The load now: the estimate, decayed since the last sample, times calls under way plus one; or these
+    /// alone.
     pub fn value(&self, now: Instant) -> f64 {
-        let estimate = {
-            let estimate = self.estimate.lock();
-            estimate.rtt_ns * weight(&estimate, now, self.decay_ns)
-        };
-        estimate * f64::from(self.pending.load(Ordering::Relaxed).saturating_add(1))
+        let calls = f64::from(self.pending().saturating_add(1));
+        match self.measure {
+            Measure::Pending => calls,
+            Measure::PeakEwma(ewma) => self.estimate.lock().value(now, ewma) * calls,
+        }
     }
 
-    /// Counts a request that starts now.
+    /// Counts a call that starts now.
     pub fn begin(self: &Arc<Self>, now: Instant) -> Pending {
         self.pending.fetch_add(1, Ordering::Relaxed);
         Pending { load: self.clone(), started: now }
     }
 
-    /// Requests under way.
+    /// Calls under way.
     pub fn pending(&self) -> u32 {
         self.pending.load(Ordering::Relaxed)
     }
 
     fn record(&self, sample: Duration, now: Instant) {
+        let Measure::PeakEwma(ewma) = self.measure else { return };
         let sample = sample.as_nanos() as f64;
         let mut estimate = self.estimate.lock();
         estimate.rtt_ns = if sample > estimate.rtt_ns {
             sample
         } else {
-            let weight = weight(&estimate, now, self.decay_ns);
+            let weight = estimate.weight(now, ewma);
             estimate.rtt_ns * weight + sample * (1.0 - weight)
         };
         estimate.at = now;
     }
+
+    /// Never less than what the peer seems to take now.
+    fn penalize(&self, penalty: Duration, now: Instant) {
+        let Measure::PeakEwma(ewma) = self.measure else { return };
+        let mut estimate = self.estimate.lock();
+        let present = estimate.value(now, ewma);
+        *estimate = Estimate { rtt_ns: present.max(penalty.as_nanos() as f64), at: now };
+    }
 }
 
 impl Pending {
-    /// Ends the request and takes its latency as a sample.
-    pub fn complete(self, now: Instant) {
+    /// Takes the time since the start as a sample of latency. The call goes on.
+    pub fn sample(&self, now: Instant) {
         self.load.record(now.saturating_duration_since(self.started), now);
+    }
+
+    /// Ends the call, with its latency as a sample.
+    pub fn complete(self, now: Instant) {
+        self.sample(now);
+    }
+
+    /// Ends the call as a bad one, that seems to have taken at least `penalty`.
+    pub fn penalize(self, penalty: Duration, now: Instant) {
+        self.load.penalize(penalty, now);
+    }
+
+    /// When it began.
+    pub fn started(&self) -> Instant {
+        self.started
     }
 }
 
@@ -95,9 +133,15 @@ impl Drop for Pending {
     }
 }
 
-fn weight(estimate: &Estimate, now: Instant, decay_ns: f64) -> f64 {
-    let elapsed = now.saturating_duration_since(estimate.at).as_nanos() as f64;
-    (-elapsed / decay_ns).exp()
+impl Estimate {
+    fn value(&self, now: Instant, ewma: PeakEwma) -> f64 {
+        self.rtt_ns * self.weight(now, ewma)
+    }
+
+    fn weight(&self, now: Instant, ewma: PeakEwma) -> f64 {
+        let elapsed = now.saturating_duration_since(self.at).as_nanos() as f64;
+        (-elapsed / (ewma.decay.as_nanos() as f64).max(1.0)).exp()
+    }
 }
 
 #[cfg(test)]
@@ -107,7 +151,8 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn load(now: Instant) -> Arc<Load> {
-        Arc::new(Load::new(PeakEwma { default_rtt: MS * 30, decay: MS * 10_000 }, now))
+        let ewma = PeakEwma { default_rtt: MS * 30, decay: MS * 10_000 };
+        Arc::new(Load::new(Measure::PeakEwma(ewma), now))
     }
 
     // proves: STACK-4
@@ -125,7 +170,7 @@ mod tests {
 
     // proves: STACK-4
     #[tokio::test(start_paused = true)]
-    async fn requests_under_way_multiply() {
+    async fn calls_under_way_multiply() {
         let now = Instant::now();
         let load = load(now);
         let idle = load.value(now);
@@ -133,5 +178,22 @@ mod tests {
         assert_eq!(load.value(now), idle * 3.0);
         drop(a);
         assert_eq!(load.pending(), 1);
+        let counted = Arc::new(Load::new(Measure::Pending, now));
+        let call = counted.begin(now);
+        assert_eq!(counted.value(now), 2.0);
+        call.complete(now + MS * 1000);
+        assert_eq!(counted.value(now), 1.0, "latency does not count");
+    }
+
+    // proves: BAL-8
+    #[tokio::test(start_paused = true)]
+    async fn a_penalty_raises_the_estimate_and_never_lowers_it() {
+        let now = Instant::now();
+        let load = load(now);
+        load.begin(now).penalize(MS * 5000, now);
+        assert_eq!(load.value(now), 5e9);
+        load.begin(now).penalize(MS, now + MS * 10);
+        assert!(load.value(now + MS * 10) > 4.9e9);
+        assert!(load.value(now + MS * 60_000) < 20e6, "it fades");
     }
 }

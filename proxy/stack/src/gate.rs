@@ -4,15 +4,25 @@
 //! ready the gate shuts: those who wait fail, newcomers fail at once, until something is ready.
 //! May touch: an instant given by the caller. Must not touch: timers. Callers: balancers.
 
+use crate::meter::{Meter, Unmetered};
 use parking_lot::Mutex;
-use std::time::Duration;
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 use tokio::time::Instant;
 
 /// A gate shared by all callers of one destination.
-#[derive(Debug)]
 pub struct Gate {
     timeout: Duration,
     state: Mutex<State>,
+    /// The state's kind, to be read without the lock.
+    kind: AtomicU8,
+    meter: Arc<dyn Meter>,
 }
 
 /// The gate is shut.
@@ -27,10 +37,21 @@ enum State {
     Shut,
 }
 
+const OPEN: u8 = 0;
+const WAITING: u8 = 1;
+const SHUT: u8 = 2;
+
 impl Gate {
     /// An open gate that lets callers wait for `timeout`.
     pub fn new(timeout: Duration) -> Self {
-        Self { timeout, state: Mutex::new(State::Open) }
+        let state = Mutex::new(State::Open);
+        Self { timeout, state, kind: AtomicU8::new(OPEN), meter: Arc::new(Unmetered) }
+    }
+
+    /// Tells when it shuts and opens.
+    #[must_use]
+    pub fn metered(self, meter: Arc<dyn Meter>) -> Self {
+        Self { meter, ..self }
     }
 
     /// A caller found nothing ready: until when it may wait.
@@ -39,28 +60,51 @@ impl Gate {
     /// When the gate is shut, or shuts by this call because the deadline has passed.
     pub fn unready(&self, now: Instant) -> Result<Instant, FailFast> {
         let mut state = self.state.lock();
-        *state = match *state {
-            State::Open => State::Waiting { deadline: now + self.timeout },
-            State::Waiting { deadline } if deadline <= now => State::Shut,
-            other => other,
-        };
         match *state {
+            State::Open => {
+                let deadline = now + self.timeout;
+                self.turn(&mut state, State::Waiting { deadline });
+                Ok(deadline)
+            }
+            State::Waiting { deadline } if deadline <= now => {
+                self.turn(&mut state, State::Shut);
+                Err(FailFast)
+            }
             State::Waiting { deadline } => Ok(deadline),
-            _ => Err(FailFast),
+            State::Shut => Err(FailFast),
         }
     }
 
     /// Something is ready: opens the gate.
     pub fn ready(&self) {
-        let mut state = self.state.lock();
-        if *state != State::Open {
-            *state = State::Open;
+        if self.kind.load(Relaxed) != OPEN {
+            self.turn(&mut self.state.lock(), State::Open);
         }
     }
 
     /// Whether callers fail at once.
     pub fn is_shut(&self) -> bool {
-        *self.state.lock() == State::Shut
+        self.kind.load(Relaxed) == SHUT
+    }
+
+    fn turn(&self, state: &mut State, next: State) {
+        let before = std::mem::replace(state, next);
+        let kind = match next {
+            State::Open => OPEN,
+            State::Waiting { .. } => WAITING,
+            State::Shut => SHUT,
+        };
+        self.kind.store(kind, Relaxed);
+        let (was_shut, is_shut) = (before == State::Shut, next == State::Shut);
+        if was_shut != is_shut {
+            self.meter.gate(!is_shut);
+        }
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate").field("state", &*self.state.lock()).finish_non_exhaustive()
     }
 }
 
@@ -80,6 +124,7 @@ mod tests {
         assert_eq!(gate.unready(start + second * 9), Err(FailFast));
         assert!(gate.is_shut());
         gate.ready();
+        assert!(!gate.is_shut());
         assert_eq!(gate.unready(start + second * 9), Ok(start + second * 12));
     }
 }

@@ -5,10 +5,12 @@
 //! Callers: `net`, `http` (upgrades), TCP forwarding.
 
 mod duplex;
+mod gather;
 mod prefixed;
 
 pub use self::{
     duplex::{Copied, copy, copy_counted},
+    gather::{Flush, Gather},
     prefixed::{Prefixed, read_some},
 };
 

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     identity::Identity,
     meta::Meta,
-    route::{RequestView, choose},
+    route::{Chosen, RequestView, choose},
 };
 use ipnet::IpNet;
 use std::{
@@ -52,17 +52,6 @@ pub struct Denied {
     pub client: SocketAddr,
 }
 
-/// Why a request is refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RequestRefused {
-    /// No route matches: 404.
-    #[error("no route found for request")]
-    NoRoute,
-    /// The matching route lets nobody like this in: 403.
-    #[error("unauthorized request on route")]
-    Denied(Denied),
-}
-
 impl ServerPolicy {
     /// Decides about a connection whose bytes are forwarded as they are. A server that speaks HTTP
     /// only (`Http1`, `Http2`, `Grpc`) has no such connections: its clients are judged per request.
@@ -80,21 +69,24 @@ impl ServerPolicy {
         self.decide(None, list.iter(), client, tls)
     }
 
-    /// Finds the route of a request and decides by the route's own authorizations, then the server's.
+    /// The route of a request.
+    pub fn route(&self, request: &RequestView<'_>) -> Option<Chosen<'_, InboundRoute>> {
+        choose(self.protocol.routes(), request)
+    }
+
+    /// Decides about requests on `route`, which is one of this policy: by its own authorizations, then by
+    /// the server's. Of one client it needs to be asked only once.
     ///
     /// # Errors
-    /// When no route matches, or none of its authorizations lets the client in.
-    pub fn authorize_request(
+    /// When none of them lets the client in.
+    pub fn authorize_route(
         &self,
-        request: &RequestView<'_>,
+        route: &InboundRoute,
         client: SocketAddr,
         tls: &ClientTls,
-    ) -> Result<(&InboundRoute, Permit), RequestRefused> {
-        let chosen = choose(self.protocol.routes(), request).ok_or(RequestRefused::NoRoute)?;
-        let list = chosen.route.authorizations.iter().chain(self.authorizations.iter());
-        self.decide(Some(&chosen.route.meta), list, client, tls)
-            .map(|permit| (chosen.route, permit))
-            .map_err(RequestRefused::Denied)
+    ) -> Result<Permit, Denied> {
+        let list = route.authorizations.iter().chain(self.authorizations.iter());
+        self.decide(Some(&route.meta), list, client, tls)
     }
 
     /// The policy with loopback clients (127.0.0.1 and ::1, nothing else of 127.0.0.0/8) allowed by an
@@ -304,23 +296,20 @@ mod tests {
         let request = http::Request::get("/x").body(()).unwrap();
         let view = RequestView::of(&request);
         let outside = client("8.8.8.8");
-        let (route, permit) =
-            policy.authorize_request(&view, outside, &ClientTls::Plaintext).unwrap();
-        assert_eq!(route.meta.name(), "default");
+        let judge = |policy: &ServerPolicy, from, tls: &ClientTls| {
+            let chosen = policy.route(&view).unwrap();
+            policy.authorize_route(chosen.route, from, tls)
+        };
+        let permit = judge(&policy, outside, &ClientTls::Plaintext).unwrap();
+        assert_eq!(permit.route().unwrap().name(), "default");
         assert_eq!(permit.authorization().name(), "all-unauthenticated");
         assert!(policy.authorize(outside, &meshed("a.b")).is_err(), "no TCP on HTTP servers");
 
         policy.protocol = ServerProtocol::Http1(Arc::new([InboundRoute::fallback()]));
-        assert!(matches!(
-            policy.authorize_request(&view, outside, &ClientTls::Plaintext),
-            Err(RequestRefused::Denied(_))
-        ));
-        assert!(policy.authorize_request(&view, client("10.0.0.1"), &meshed("a.b")).is_ok());
+        assert!(judge(&policy, outside, &ClientTls::Plaintext).is_err());
+        assert!(judge(&policy, client("10.0.0.1"), &meshed("a.b")).is_ok());
         policy.protocol = ServerProtocol::Http1(Arc::new([]));
-        assert_eq!(
-            policy.authorize_request(&view, outside, &ClientTls::Plaintext).unwrap_err(),
-            RequestRefused::NoRoute
-        );
+        assert!(policy.route(&view).is_none());
     }
 
     fn policy_open() -> Arc<[Authorization]> {

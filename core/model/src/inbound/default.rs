@@ -109,6 +109,7 @@ impl DefaultPolicy {
             meta: Meta::built_in(self.as_str()),
             protocol,
             authorizations: self.authorization(cluster_networks).into_iter().collect(),
+            rate_limit: None,
         }
     }
 

@@ -125,6 +125,7 @@ impl InboundIndex {
             meta: Meta::Resource(resource.into()),
             protocol,
             authorizations: self.authorizations(namespace, name).chain(implied).collect(),
+            rate_limit: None,
         }
     }
 
@@ -174,6 +175,7 @@ impl InboundIndex {
                 .authorization(&self.config.cluster_networks)
                 .into_iter()
                 .collect(),
+            rate_limit: None,
         }
     }
 
@@ -201,12 +203,12 @@ fn probe_route(paths: &BTreeSet<String>, networks: &[IpNet]) -> InboundRoute {
         meta: Meta::built_in("probe"),
         hosts: Vec::new(),
         authorizations: Arc::new([kubelet]),
-        rules: vec![paths.iter().map(exactly).collect()],
+        rules: vec![paths.iter().map(exactly).collect::<Vec<_>>().into()],
     }
 }
 
 fn grpc_fallback() -> InboundRoute {
-    InboundRoute { rules: vec![vec![RouteMatch::default()]], ..InboundRoute::fallback() }
+    InboundRoute { rules: vec![vec![RouteMatch::default()].into()], ..InboundRoute::fallback() }
 }
 
 fn matches_of(networks: impl IntoIterator<Item = IpNet>) -> Vec<NetworkMatch> {

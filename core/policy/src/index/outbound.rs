@@ -8,19 +8,23 @@
 //! Every policy has one default route so far. Explicit routes join between the Service's facts and
 //! `routes_of`: they replace the default route of their protocol.
 
+mod balancing;
+
 #[cfg(test)]
 mod tests;
 
+use self::balancing::Annotated;
 use crate::{Config, error::Refusal};
 use k8s_openapi::api::core::v1 as core;
 use mesh_cluster::views::Views;
 use mesh_k8s::{annotations, labels};
 use mesh_model::{
     authority::{NameAddr, ServiceName},
+    balance::Balancing,
     meta::{Meta, Resource},
     outbound::{
-        Backend, BackendKind, OutboundPolicy, OutboundProtocol, OutboundRoute, PeakEwma,
-        RouteAction,
+        Backend, BackendKind, HttpPolicy, OutboundPolicy, OutboundProtocol, OutboundRoute,
+        Refusal as Refuse,
     },
     ports::PortSet,
     selector::Selector,
@@ -82,6 +86,7 @@ pub(crate) struct ServiceInfo {
     /// `None` without the annotation: the default list holds.
     opaque: Option<PortSet>,
     labels: BTreeMap<String, String>,
+    annotated: Annotated,
 }
 
 impl ServiceInfo {
@@ -106,6 +111,12 @@ impl ServiceInfo {
             ports,
             opaque: opaque.map(|text| PortSet::from_annotation(text, named)),
             labels: object.metadata.labels.clone().unwrap_or_default(),
+            annotated: annotations.map_or_else(Annotated::default, |annotations| {
+                let text = |part: &Option<String>| part.clone().unwrap_or_default();
+                let (namespace, name) = (&object.metadata.namespace, &object.metadata.name);
+                let of = format_args!("{}/{}", text(namespace), text(name)).to_string();
+                Annotated::parse(annotations, of)
+            }),
         }
     }
 
@@ -188,11 +199,14 @@ impl OutboundIndex {
         port: NonZeroU16,
     ) -> OutboundPolicy {
         let parent = service_meta(name, port);
-        let route = |route: &str| -> Arc<[OutboundRoute]> {
-            let backends = self.balance(name, port, &parent).into_iter().collect();
-            let action = RouteAction::FirstAvailable(backends);
-            Arc::new([OutboundRoute { meta: Meta::built_in(route), action }])
+        let Annotated { balancing, accrual } = service.map(|s| s.annotated).unwrap_or_default();
+        let route = |route: &str, balancing: Balancing| -> Arc<[OutboundRoute]> {
+            let backend = self.balance(name, port, &parent, balancing);
+            Arc::new([OutboundRoute::first(Meta::built_in(route), backend)])
         };
+        let http = || HttpPolicy { routes: route("http", balancing), accrual };
+        // A connection has no response that could be penalised.
+        let opaq = || route("opaq", Balancing { penalty: None, ..balancing });
         let app_protocol = service.and_then(|s| s.ports.get(&port.get()).cloned().flatten());
         let opaque = service.and_then(|s| s.opaque.as_ref());
         let opaque = opaque.unwrap_or(&self.config.default_opaque_ports).contains(port.get());
@@ -200,26 +214,28 @@ impl OutboundIndex {
             tracing::debug!(service = %name, port, "appProtocol wins over opaque-ports");
         }
         let protocol = match app_protocol.as_deref() {
-            Some("http") => OutboundProtocol::Http1(route("http")),
-            Some("kubernetes.io/h2c") => OutboundProtocol::Http2(route("http")),
+            Some("http") => OutboundProtocol::Http1(http()),
+            Some("kubernetes.io/h2c") => OutboundProtocol::Http2(http()),
             // `linkerd.io/opaque`, `linkerd.io/tcp`, and whatever the mesh does not know.
-            Some(_) => OutboundProtocol::Opaque(route("opaq")),
-            None if opaque => OutboundProtocol::Opaque(route("opaq")),
-            None => OutboundProtocol::Detect {
-                timeout: DETECT_TIMEOUT,
-                http: route("http"),
-                opaque: route("opaq"),
-            },
+            Some(_) => OutboundProtocol::Opaque(opaq()),
+            None if opaque => OutboundProtocol::Opaque(opaq()),
+            None => OutboundProtocol::detect(DETECT_TIMEOUT, http(), opaq()),
         };
         OutboundPolicy { parent, protocol }
     }
 
     /// The default backend: the Service itself. Names of Kubernetes objects are DNS names, so a backend
     /// lacks only for a name that no Service can have.
-    fn balance(&self, name: &ServiceName, port: NonZeroU16, parent: &Meta) -> Option<Backend> {
+    fn balance(
+        &self,
+        name: &ServiceName,
+        port: NonZeroU16,
+        parent: &Meta,
+        balancing: Balancing,
+    ) -> Option<Backend> {
         let addr = NameAddr { name: name.fqdn(&self.config.cluster_domain).parse().ok()?, port };
-        let kind = BackendKind::Balance { addr, ewma: PeakEwma::default() };
-        Some(Backend { meta: parent.clone(), kind })
+        let kind = BackendKind::Balance { addr, balancing };
+        Some(Backend::new(parent.clone(), kind))
     }
 }
 
@@ -240,7 +256,7 @@ fn service_meta(name: &ServiceName, port: NonZeroU16) -> Meta {
 /// A port that the Service does not declare is refused, as the cluster network would.
 fn undefined_port(name: &ServiceName, port: NonZeroU16) -> OutboundPolicy {
     let meta = Meta::built_in("undefined-port");
-    let route = OutboundRoute { meta, action: RouteAction::Forbidden };
+    let route = OutboundRoute::refusing(meta, Refuse::Forbidden);
     OutboundPolicy {
         parent: service_meta(name, port),
         protocol: OutboundProtocol::Opaque(Arc::new([route])),
@@ -250,9 +266,8 @@ fn undefined_port(name: &ServiceName, port: NonZeroU16) -> OutboundPolicy {
 /// An address outside of the cluster is reached as it is.
 fn egress_fallback(addr: SocketAddr) -> OutboundPolicy {
     let meta = Meta::built_in("egress-fallback");
-    let backend = Backend { meta: meta.clone(), kind: BackendKind::OriginalDst(addr) };
-    let action = RouteAction::FirstAvailable(vec![backend]);
-    let route = OutboundRoute { meta: meta.clone(), action };
+    let backend = Backend::new(meta.clone(), BackendKind::OriginalDst(addr));
+    let route = OutboundRoute::to(meta.clone(), backend);
     OutboundPolicy::detect(meta, DETECT_TIMEOUT, route)
 }
 

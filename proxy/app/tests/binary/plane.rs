@@ -24,19 +24,16 @@ use linkerd2_proxy_api::{
 };
 use mesh_model::{
     endpoint::{Endpoint, EndpointMetadata, EndpointUpdate},
-    meta::Meta,
-    outbound::{
-        Backend, BackendKind, OutboundPolicy, OutboundProtocol, OutboundRoute, PeakEwma,
-        RouteAction,
-    },
+    outbound::OutboundPolicy,
     profile::Profile,
 };
 use mesh_pki::{CaParams, Csr, Issuer, LeafPolicy, create_issuer, create_root};
 use std::{
+    collections::HashMap,
     net::{IpAddr, SocketAddr},
     process::{Child, Command, Stdio},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU8, AtomicU32, Ordering},
     },
     time::{Duration, SystemTime},
@@ -58,14 +55,16 @@ struct Answers {
     issuer: Arc<Issuer>,
     signs: watch::Sender<bool>,
     signed: Arc<AtomicU32>,
-    app: Arc<watch::Sender<Option<App>>>,
+    app: Arc<watch::Sender<Option<SocketAddr>>>,
+    services: Arc<Mutex<HashMap<String, Service>>>,
 }
 
-/// What the control plane says of every destination.
+/// What is told of a name, other than what [`Plane::slow_app`] says.
 #[derive(Clone)]
-pub(crate) struct App {
+pub(crate) struct Service {
     pub(crate) endpoint: Endpoint,
-    pub(crate) opaque: bool,
+    pub(crate) profile: Profile,
+    pub(crate) policy: Option<OutboundPolicy>,
 }
 
 pub(crate) struct Plane {
@@ -74,6 +73,8 @@ pub(crate) struct Plane {
     anchors: String,
     answers: Answers,
     folder: TempDir,
+    /// More variables of its proxies.
+    pub(crate) env: Vec<(&'static str, String)>,
 }
 
 impl Plane {
@@ -94,6 +95,7 @@ impl Plane {
             signs: watch::channel(signs).0,
             signed: Arc::default(),
             app: Arc::new(watch::channel(None).0),
+            services: Arc::default(),
         };
         let addr = listeners[0].local_addr().unwrap();
         for listener in listeners {
@@ -104,9 +106,23 @@ impl Plane {
                 .add_service(OutboundPoliciesServer::new(answers.clone()));
             tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         }
+        Self::of(addr, root.certificate.to_pem(), answers)
+    }
+
+    fn of(addr: SocketAddr, anchors: String, answers: Answers) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("token"), b"token").unwrap();
-        Self { ip: fresh_ip(), addr, anchors: root.certificate.to_pem(), answers, folder }
+        Self { ip: fresh_ip(), addr, anchors, answers, folder, env: Vec::new() }
+    }
+
+    /// The same control plane, for a second proxy.
+    pub(crate) fn other(&self) -> Self {
+        Self::of(self.addr, self.anchors.clone(), self.answers.clone())
+    }
+
+    /// Tells of a name, or of an address, from now on.
+    pub(crate) fn service(&self, name: &str, service: Service) {
+        self.answers.services.lock().unwrap().insert(name.to_owned(), service);
     }
 
     pub(crate) fn sign(&self) {
@@ -129,11 +145,6 @@ impl Plane {
             }
         };
         tokio::time::timeout(PATIENCE, wait).await.unwrap();
-    }
-
-    /// What every look-up finds from now on.
-    pub(crate) fn tell(&self, app: App) {
-        self.answers.app.send_replace(Some(app));
     }
 
     /// The proxy's command, on free ports of an address of its own.
@@ -162,15 +173,14 @@ impl Plane {
         ] {
             command.env(format!("LINKERD2_PROXY_{name}"), value);
         }
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command
     }
 
     /// An application behind `echo.demo:80` whose answer waits for the test.
     pub(crate) async fn slow_app(&self) -> SlowApp {
         let listener = TcpListener::bind((fresh_ip(), 0)).await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        let endpoint = Endpoint { addr, metadata: Arc::new(EndpointMetadata::default()) };
-        self.tell(App { endpoint, opaque: false });
+        self.answers.app.send_replace(Some(listener.local_addr().unwrap()));
         let app = SlowApp { began: Arc::default(), finish: Arc::default() };
         let (began, finish) = (app.began.clone(), app.finish.clone());
         tokio::spawn(async move {
@@ -311,6 +321,14 @@ fn fresh_ip() -> IpAddr {
 
 // === the services ===
 
+impl Answers {
+    /// What is told of `name:port`.
+    fn about(&self, path: &str) -> Option<Service> {
+        let (name, _) = path.rsplit_once(':')?;
+        self.services.lock().unwrap().get(name).cloned()
+    }
+}
+
 type Stream<T> = ReceiverStream<Result<T, Status>>;
 
 /// A stream with one message that stays open.
@@ -356,10 +374,16 @@ impl Destination for Answers {
 
     async fn get(
         &self,
-        _: Request<dst::GetDestination>,
+        request: Request<dst::GetDestination>,
     ) -> Result<Response<Self::GetStream>, Status> {
-        let app = self.app.borrow().clone().ok_or_else(|| Status::not_found("no app"))?;
-        let update = EndpointUpdate::Add(vec![app.endpoint]);
+        let endpoint = match self.about(&request.get_ref().path) {
+            Some(service) => service.endpoint,
+            None => {
+                let addr = self.app.borrow().ok_or_else(|| Status::not_found("no app"))?;
+                Endpoint { addr, metadata: Arc::new(EndpointMetadata::default()) }
+            }
+        };
+        let update = EndpointUpdate::Add(vec![endpoint]);
         let update = mesh_wire::destination::update_to_proto(&update, &Arc::default());
         Ok(lasting(Some(update)))
     }
@@ -368,17 +392,14 @@ impl Destination for Answers {
         &self,
         request: Request<dst::GetDestination>,
     ) -> Result<Response<Self::GetProfileStream>, Status> {
-        let Some(app) = self.app.borrow().clone() else {
+        if let Some(service) = self.about(&request.get_ref().path) {
+            return Ok(lasting(Some(mesh_wire::profile::to_proto(&service.profile))));
+        }
+        if self.app.borrow().is_none() {
             return Err(Status::not_found("no such Service"));
-        };
-        let (host, _) = request.get_ref().path.rsplit_once(':').unwrap();
-        // A ClusterIP has its Service's name.
-        let name = match host.parse::<IpAddr>() {
-            Ok(_) => "echo.demo.svc.cluster.local",
-            Err(_) => host,
-        };
-        let fqn = Some(name.parse().unwrap());
-        let profile = Profile { fqn, opaque: app.opaque, ..Profile::default() };
+        }
+        let (name, _) = request.get_ref().path.rsplit_once(':').unwrap();
+        let profile = Profile { fqn: Some(name.parse().unwrap()), ..Profile::default() };
         Ok(lasting(Some(mesh_wire::profile::to_proto(&profile))))
     }
 }
@@ -410,28 +431,20 @@ impl OutboundPolicies for Answers {
         Err(Status::unimplemented("unused"))
     }
 
-    /// An address is the Service's.
     async fn watch(
         &self,
         request: Request<out::TrafficSpec>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let by_address =
-            matches!(request.get_ref().target, Some(out::traffic_spec::Target::Addr(_)));
-        let Some(app) = self.app.borrow().clone().filter(|_| by_address) else {
-            return Err(Status::not_found("no policy"));
-        };
-        let addr = "echo.demo.svc.cluster.local:80".parse().unwrap();
-        let meta = Meta::built_in("echo");
-        let kind = BackendKind::Balance { addr, ewma: PeakEwma::default() };
-        let action = RouteAction::FirstAvailable(vec![Backend { meta: meta.clone(), kind }]);
-        let route = OutboundRoute { meta: meta.clone(), action };
-        let policy = match app.opaque {
-            true => {
-                let protocol = OutboundProtocol::Opaque(Arc::new([route]));
-                OutboundPolicy { parent: meta, protocol }
+        let service = match request.into_inner().target {
+            Some(out::traffic_spec::Target::Authority(name)) => self.about(&name),
+            Some(out::traffic_spec::Target::Addr(addr)) => {
+                SocketAddr::try_from(addr).ok().and_then(|addr| self.about(&addr.to_string()))
             }
-            false => OutboundPolicy::detect(meta, Duration::from_secs(10), route),
+            None => None,
         };
-        Ok(lasting(Some(mesh_wire::outbound::to_proto(&policy))))
+        match service.and_then(|service| service.policy) {
+            Some(policy) => Ok(lasting(Some(mesh_wire::outbound::to_proto(&policy)))),
+            None => Err(Status::not_found("no policy")),
+        }
     }
 }

@@ -1,13 +1,13 @@
 //! # Received HTTP/2 bodies
 //!
-//! Job: the receiving half of a client stream as a body; gives window back as data is taken.
-//! May touch: one stream. Must not touch: the connection. Callers: the HTTP/2 client.
+//! Job: the receiving half of a stream as a body; gives window back as data is taken.
+//! May touch: one stream. Must not touch: the connection. Callers: the HTTP/2 client and server.
 
 use crate::error::Error;
 use bytes::Bytes;
 use http_body::Frame;
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     task::{Context, Poll, ready},
 };
 use tokio::sync::oneshot;
@@ -17,7 +17,7 @@ pub(crate) struct H2Recv {
     recv: h2::RecvStream,
     data_done: bool,
     upload: Option<oneshot::Sender<()>>,
-    _active: Arc<()>,
+    _active: Option<Arc<AtomicBool>>,
 }
 
 impl H2Recv {
@@ -25,9 +25,14 @@ impl H2Recv {
     pub(crate) fn new(
         recv: h2::RecvStream,
         upload: Option<oneshot::Sender<()>>,
-        active: Arc<()>,
+        active: Arc<AtomicBool>,
     ) -> Self {
-        Self { recv, data_done: false, upload, _active: active }
+        Self { recv, data_done: false, upload, _active: Some(active) }
+    }
+
+    /// The body of a request that a server has received.
+    pub(crate) fn of_request(recv: h2::RecvStream) -> Self {
+        Self { recv, data_done: false, upload: None, _active: None }
     }
 
     pub(crate) fn poll_frame(

@@ -15,7 +15,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-/// Most bytes kept for sending again.
+/// Most bytes kept for sending again, unless somebody asks for another limit.
 const LIMIT: usize = 64 * 1024;
 
 /// A body that can be sent more than once, while it is short.
@@ -34,6 +34,7 @@ pub(crate) struct ReplayBody {
 pub(crate) struct State {
     kept: Vec<Bytes>,
     size: usize,
+    limit: usize,
     rest: Body,
     phase: Phase,
     attempt: u32,
@@ -51,12 +52,18 @@ enum Phase {
 
 impl Replay {
     pub(crate) fn new(body: Body) -> Self {
+        Self::with_limit(body, LIMIT)
+    }
+
+    /// Keeps up to `limit` bytes.
+    pub(crate) fn with_limit(body: Body, limit: usize) -> Self {
         if body.is_end_stream() {
             return Self::Empty;
         }
         Self::Kept(Arc::new(Mutex::new(State {
             kept: Vec::new(),
             size: 0,
+            limit,
             rest: body,
             phase: Phase::Reading,
             attempt: 0,
@@ -164,7 +171,7 @@ impl State {
             return;
         }
         self.size += data.len();
-        if self.size > LIMIT {
+        if self.size > self.limit {
             self.spoiled = true;
             self.kept = Vec::new();
         } else {

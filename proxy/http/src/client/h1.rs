@@ -19,7 +19,13 @@ use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use mesh_model::{endpoint::Endpoint, transport::SessionProtocol};
 use parking_lot::Mutex;
-use std::{collections::HashMap, io, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    hash::{Hash, Hasher},
+    io,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{sync::Notify, time::Instant};
 
 pub(crate) struct Pool {
@@ -32,6 +38,7 @@ pub(crate) struct Pool {
 struct Idle {
     max: usize,
     timeout: Duration,
+    max_age: Duration,
     state: Mutex<IdleState>,
 }
 
@@ -39,20 +46,27 @@ struct Idle {
 struct IdleState {
     connections: HashMap<Key, Vec<Parked>>,
     /// A connection that a recovery attempt opened; it has carried nothing, so any request may have it.
-    spare: Option<SendRequest<Body>>,
+    spare: Option<Parked>,
     sweeping: bool,
 }
 
-/// Requests that differ in these never share a connection.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// Requests that differ in these never share a connection. Authorities are compared byte by byte: that
+/// spellings in upper and lower case do not share costs less than telling that they could.
+#[derive(Clone, Debug)]
 struct Key {
     absolute: bool,
     authority: Authority,
 }
 
 struct Parked {
-    send: SendRequest<Body>,
+    connection: Connection,
     since: Instant,
+}
+
+/// An open connection, and since when.
+struct Connection {
+    send: SendRequest<Body>,
+    opened: Instant,
 }
 
 impl Pool {
@@ -60,6 +74,7 @@ impl Pool {
         let idle = Idle {
             max: params.http1_max_idle,
             timeout: params.http1_idle_timeout,
+            max_age: params.max_age,
             state: Mutex::default(),
         };
         Self {
@@ -80,11 +95,11 @@ impl Pool {
         let key = Key::of(&request).filter(|_| client.is_none());
         normalize::for_http1(&mut request);
         let connect = request.method() == Method::CONNECT;
-        let (response, send) = self.exchange(shared, endpoint, key.as_ref(), request).await?;
+        let (response, connection) = self.exchange(shared, endpoint, key.as_ref(), request).await?;
         if is_upgrade(&response, connect) {
             return switch(response, client, connect);
         }
-        Ok(self.park_after(response, key, send))
+        Ok(self.park_after(response, key, connection))
     }
 
     /// Connects until it works; leaves the connection for the next request.
@@ -102,8 +117,8 @@ impl Pool {
                 () = self.reset.notified() => attempts.reset(),
             }
             match open(shared, endpoint).await {
-                Ok(send) => {
-                    self.idle.state.lock().spare = Some(send);
+                Ok(connection) => {
+                    self.idle.clone().keep(connection, |state, parked| state.spare = Some(parked));
                     *self.failure.lock() = None;
                     return;
                 }
@@ -145,11 +160,11 @@ impl Pool {
         endpoint: &Endpoint,
         key: Option<&Key>,
         mut request: Request<Body>,
-    ) -> Result<(Response<hyper::body::Incoming>, SendRequest<Body>), SendError> {
+    ) -> Result<(Response<hyper::body::Incoming>, Connection), SendError> {
         let idempotent = request.method().is_idempotent();
-        while let Some(mut send) = self.idle.take(key).await {
-            match send.try_send_request(request).await {
-                Ok(response) => return Ok((response, send)),
+        while let Some(mut connection) = self.idle.take(key).await {
+            match connection.send.try_send_request(request).await {
+                Ok(response) => return Ok((response, connection)),
                 // The peer closed the connection before the request was written: take the next.
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => request = unsent,
@@ -157,11 +172,11 @@ impl Pool {
                 },
             }
         }
-        let mut send = open(shared, endpoint)
+        let mut connection = open(shared, endpoint)
             .await
             .map_err(|failure| SendError::unprocessed(Error::Connect(Arc::new(failure))))?;
-        match send.try_send_request(request).await {
-            Ok(response) => Ok((response, send)),
+        match connection.send.try_send_request(request).await {
+            Ok(response) => Ok((response, connection)),
             Err(error) => {
                 let unprocessed = error.message().is_some();
                 Err(SendError { error: error.into_error().into(), unprocessed })
@@ -174,7 +189,7 @@ impl Pool {
         &self,
         response: Response<hyper::body::Incoming>,
         key: Option<Key>,
-        send: SendRequest<Body>,
+        connection: Connection,
     ) -> Response<Body> {
         let ended = response.body().is_end_stream();
         let response = response.map(Body::from);
@@ -182,7 +197,7 @@ impl Pool {
             // The connection closes after this exchange.
             return response;
         };
-        let parking = Parking { idle: self.idle.clone(), key, send: Some(send) };
+        let parking = Parking { idle: self.idle.clone(), key, connection: Some(connection) };
         if ended {
             parking.park();
             return response;
@@ -195,7 +210,7 @@ impl Pool {
 struct Parking {
     idle: Arc<Idle>,
     key: Key,
-    send: Option<SendRequest<Body>>,
+    connection: Option<Connection>,
 }
 
 impl Parking {
@@ -204,8 +219,9 @@ impl Parking {
     }
 
     fn park_now(&mut self) {
-        if let Some(send) = self.send.take() {
-            self.idle.clone().park(self.key.clone(), send);
+        if let Some(connection) = self.connection.take() {
+            let key = self.key.clone();
+            self.idle.clone().park(key, connection);
         }
     }
 }
@@ -223,38 +239,48 @@ impl ObserveBody for Parking {
 impl Idle {
     /// A kept connection that is ready. One whose last exchange has just ended may need a moment for its
     /// task to see that.
-    async fn take(&self, key: Option<&Key>) -> Option<SendRequest<Body>> {
+    async fn take(&self, key: Option<&Key>) -> Option<Connection> {
         const MOMENT: Duration = Duration::from_millis(10);
         loop {
-            let mut send = self.pop(key?)?;
-            if send.is_ready() {
-                return Some(send);
+            let mut connection = self.pop(key?)?;
+            if connection.send.is_ready() {
+                return Some(connection);
             }
-            if let Ok(Ok(())) = tokio::time::timeout(MOMENT, send.ready()).await {
-                return Some(send);
+            if let Ok(Ok(())) = tokio::time::timeout(MOMENT, connection.send.ready()).await {
+                return Some(connection);
             }
         }
     }
 
-    fn pop(&self, key: &Key) -> Option<SendRequest<Body>> {
+    fn pop(&self, key: &Key) -> Option<Connection> {
         let mut state = self.state.lock();
         while let Some(parked) = state.connections.get_mut(key).and_then(Vec::pop) {
-            if !parked.send.is_closed() {
-                return Some(parked.send);
+            if !parked.connection.send.is_closed() {
+                return Some(parked.connection);
             }
         }
-        state.spare.take()
+        state.spare.take().map(|parked| parked.connection)
     }
 
-    fn park(self: Arc<Self>, key: Key, send: SendRequest<Body>) {
-        if send.is_closed() {
+    fn park(self: Arc<Self>, key: Key, connection: Connection) {
+        let max = self.max;
+        self.keep(connection, |state, parked| {
+            let kept = state.connections.entry(key).or_default();
+            if kept.len() < max {
+                kept.push(parked);
+            }
+        });
+    }
+
+    /// Keeps a connection that may be used again, for as long as it may be idle. One that is too old closes.
+    fn keep(self: Arc<Self>, connection: Connection, put: impl FnOnce(&mut IdleState, Parked)) {
+        let since = Instant::now();
+        let age = since.saturating_duration_since(connection.opened);
+        if connection.send.is_closed() || age >= self.max_age {
             return;
         }
         let mut state = self.state.lock();
-        let parked = state.connections.entry(key).or_default();
-        if parked.len() < self.max {
-            parked.push(Parked { send, since: Instant::now() });
-        }
+        put(&mut state, Parked { connection, since });
         if !std::mem::replace(&mut state.sweeping, true) {
             drop(state);
             tokio::spawn(sweep(self));
@@ -267,15 +293,36 @@ async fn sweep(idle: Arc<Idle>) {
     loop {
         tokio::time::sleep(idle.timeout / 2).await;
         let now = Instant::now();
+        let fresh = |parked: &Parked| {
+            !parked.connection.send.is_closed() && now.duration_since(parked.since) < idle.timeout
+        };
         let mut state = idle.state.lock();
+        state.spare.take_if(|spare| !fresh(spare));
         state.connections.retain(|_, parked| {
-            parked.retain(|p| !p.send.is_closed() && now.duration_since(p.since) < idle.timeout);
+            parked.retain(&fresh);
+            // What a burst has made room for is given back.
+            parked.shrink_to(parked.len() * 2);
             !parked.is_empty()
         });
-        if state.connections.is_empty() {
+        if state.connections.is_empty() && state.spare.is_none() {
+            state.connections = HashMap::new();
             state.sweeping = false;
             return;
         }
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.absolute == other.absolute && self.authority.as_str() == other.authority.as_str()
+    }
+}
+
+impl Eq for Key {}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.absolute, self.authority.as_str()).hash(state);
     }
 }
 
@@ -290,7 +337,7 @@ impl Key {
     }
 }
 
-async fn open(shared: &Shared, endpoint: &Endpoint) -> Result<SendRequest<Body>, ConnectFailure> {
+async fn open(shared: &Shared, endpoint: &Endpoint) -> Result<Connection, ConnectFailure> {
     let io = shared.connect.connect(endpoint, SessionProtocol::Http1).await?;
     let (send, connection) = hyper::client::conn::http1::Builder::new()
         .handshake(TokioIo::new(io))
@@ -302,7 +349,7 @@ async fn open(shared: &Shared, endpoint: &Endpoint) -> Result<SendRequest<Body>,
             tracing::debug!(%addr, %error, "an HTTP/1 connection ended");
         }
     });
-    Ok(send)
+    Ok(Connection { send, opened: Instant::now() })
 }
 
 /// A kept connection that closes without an answer most likely closed before the request came, and an

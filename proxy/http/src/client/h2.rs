@@ -6,42 +6,50 @@
 use super::SendError;
 use crate::{
     Body,
-    body::H2Recv,
-    error::{self, Error},
+    body::{H2Recv, H2Send},
+    error::Error,
+    ping,
 };
 use ::h2::{
-    Ping, PingPong, Reason, SendStream,
+    Reason,
     client::{Builder, Connection, ResponseFuture, SendRequest},
 };
 use bytes::Bytes;
 use http::{Request, Response, Version};
 use http_body::Body as _;
-use http_body_util::BodyExt;
 use mesh_model::endpoint::{Http2Params, KeepAlive};
-use mesh_stack::io::BoxedIo;
-use std::{future::poll_fn, sync::Arc, time::Duration};
-use tokio::{
-    sync::{Notify, oneshot},
-    time::Instant,
+use mesh_stack::io::{BoxedIo, Flush, Gather};
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
 };
+use tokio::sync::{Notify, oneshot};
 
 /// Sends requests on a connection. The connection ends when all handles and streams are gone.
 #[derive(Clone)]
 pub(crate) struct Handle {
     send: SendRequest<Bytes>,
     poke: Arc<Notify>,
-    /// One clone a stream that is open.
-    active: Arc<()>,
+    /// One clone a stream that is open; set when one is opened.
+    active: Arc<AtomicBool>,
 }
 
 /// The connection's own work: run it in a task.
 pub(crate) struct Driver {
-    connection: Connection<BoxedIo, Bytes>,
+    connection: Connection<Gather<BoxedIo>, Bytes>,
+    flush: Flush<BoxedIo>,
     keep_alive: Option<KeepAlive>,
     poke: Arc<Notify>,
-    active: Arc<()>,
+    active: Arc<AtomicBool>,
 }
 
+/// Handle and driver hold the mark of use besides the streams.
+const OWN: usize = 2;
 /// Most bytes that a stream may have waiting to be written.
 const SEND_BUFFER: usize = 1 << 20;
 
@@ -59,10 +67,13 @@ pub(crate) async fn handshake(
     }
     // A stream that was just reset may still receive: keep more of them than the codec would.
     builder.max_concurrent_reset_streams(100);
+    // Nothing is flushed here: the driver does, as soon as it runs.
+    let (io, flush) = Gather::new(io);
     let (send, connection) = builder.handshake(io).await?;
-    let (poke, active) = (Arc::new(Notify::new()), Arc::new(()));
+    let (poke, active) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(true)));
     let handle = Handle { send, poke: poke.clone(), active: active.clone() };
-    Ok((handle, Driver { connection, keep_alive: params.keep_alive, poke, active }))
+    let keep_alive = params.keep_alive;
+    Ok((handle, Driver { connection, flush, keep_alive, poke, active }))
 }
 
 impl Handle {
@@ -71,10 +82,17 @@ impl Handle {
         self.poke.notify_one();
     }
 
+    /// Whether no stream is open, and none was since this was asked last.
+    pub(crate) fn take_idle(&self) -> bool {
+        let used = self.active.swap(false, Ordering::Relaxed);
+        !used && Arc::strong_count(&self.active) <= OWN
+    }
+
     pub(crate) async fn send(
         mut self,
         mut request: Request<Body>,
     ) -> Result<Response<Body>, SendError> {
+        self.active.store(true, Ordering::Relaxed);
         poll_fn(|cx| self.send.poll_ready(cx)).await.map_err(SendError::unprocessed)?;
         *request.version_mut() = Version::HTTP_2;
         let (parts, body) = request.into_parts();
@@ -82,9 +100,12 @@ impl Handle {
         let head = Request::from_parts(parts, ());
         let (response, stream) =
             self.send.send_request(head, ends).map_err(SendError::unprocessed)?;
-        let upload = (!ends).then(|| {
+        let mut upload = (!ends).then(|| H2Send::new(body, stream));
+        // A short body that is there already needs no task.
+        let unsent = upload.take_if(|upload| !upload.is_sent_now());
+        let upload = unsent.map(|unsent| {
             let (cancel, cancelled) = oneshot::channel();
-            tokio::spawn(upload(body, stream, cancelled));
+            tokio::spawn(upload_rest(unsent, cancelled));
             cancel
         });
         receive(response, upload, self.active).await
@@ -94,7 +115,7 @@ impl Handle {
 async fn receive(
     response: ResponseFuture,
     upload: Option<oneshot::Sender<()>>,
-    active: Arc<()>,
+    active: Arc<AtomicBool>,
 ) -> Result<Response<Body>, SendError> {
     // If the caller goes away here, the upload must end too.
     let mut guard = CancelOnDrop(upload);
@@ -125,82 +146,14 @@ fn is_unprocessed(error: &::h2::Error) -> bool {
 }
 
 /// Sends a request body as the peer's window allows.
-async fn upload(
-    mut body: Body,
-    mut stream: SendStream<Bytes>,
-    mut cancelled: oneshot::Receiver<()>,
-) {
-    loop {
-        let frame = tokio::select! {
-            frame = body.frame() => frame,
-            // The peer has reset the stream: it wants no more.
-            _ = poll_fn(|cx| stream.poll_reset(cx)) => return,
-            // `Err`: the response is complete or still read, the upload goes on without a watcher.
-            Ok(()) = &mut cancelled => return stream.send_reset(Reason::CANCEL),
-        };
-        let sent = match frame {
-            None => stream.send_data(Bytes::new(), true).map_err(drop),
-            Some(Err(error)) => return stream.send_reset(reset_reason(&error)),
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => {
-                    let ends = body.is_end_stream();
-                    if send_data(&mut stream, data, ends, &mut cancelled).await.is_err() {
-                        return;
-                    }
-                    if ends {
-                        return;
-                    }
-                    continue;
-                }
-                Err(frame) => match frame.into_trailers() {
-                    Ok(trailers) => stream.send_trailers(trailers).map_err(drop),
-                    Err(_) => continue,
-                },
-            },
-        };
-        // Fails only if the stream is gone, which the response tells.
-        let _ = sent;
-        return;
+async fn upload_rest(mut upload: H2Send, mut cancelled: oneshot::Receiver<()>) {
+    tokio::select! {
+        biased;
+        () = poll_fn(|cx| upload.poll(cx)) => return,
+        // `Err`: the response is complete or still read, the upload goes on without a watcher.
+        Ok(()) = &mut cancelled => {}
     }
-}
-
-/// Sends one chunk in as many pieces as the window takes.
-async fn send_data(
-    stream: &mut SendStream<Bytes>,
-    mut data: Bytes,
-    ends: bool,
-    cancelled: &mut oneshot::Receiver<()>,
-) -> Result<(), ()> {
-    if data.is_empty() {
-        return stream.send_data(data, ends).map_err(drop);
-    }
-    while !data.is_empty() {
-        stream.reserve_capacity(data.len());
-        let room = tokio::select! {
-            room = poll_fn(|cx| stream.poll_capacity(cx)) => room,
-            Ok(()) = &mut *cancelled => {
-                stream.send_reset(Reason::CANCEL);
-                return Err(());
-            }
-        };
-        let Some(Ok(room)) = room else { return Err(()) };
-        let piece = data.split_to(room.min(data.len()));
-        if !piece.is_empty() {
-            let last = ends && data.is_empty();
-            stream.send_data(piece, last).map_err(drop)?;
-        }
-    }
-    Ok(())
-}
-
-fn reset_reason(error: &Error) -> Reason {
-    match error.root() {
-        Error::Hyper(hyper) => {
-            error::h2_source(hyper).and_then(::h2::Error::reason).unwrap_or(Reason::CANCEL)
-        }
-        Error::H2(h2) => h2.reason().unwrap_or(Reason::CANCEL),
-        _ => Reason::CANCEL,
-    }
+    upload.cancel();
 }
 
 impl Driver {
@@ -209,52 +162,25 @@ impl Driver {
         let ping = self.connection.ping_pong();
         let keep_alive = self.keep_alive;
         // Not `move` of the whole: the connection is polled beside its own PINGs.
-        let Self { connection, poke, active, .. } = self;
+        let Self { mut connection, flush, poke, active, .. } = self;
+        // Handle and driver hold one each besides the streams.
+        let is_idle = || Arc::strong_count(&active) <= OWN;
+        let driven = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
+            Poll::Ready(ended) => Poll::Ready(ended.map_err(Error::from)),
+            Poll::Pending => match flush.poll(cx) {
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+                _ => Poll::Pending,
+            },
+        });
         match ping {
-            None => Ok(connection.await?),
+            None => driven.await,
             Some(ping) => tokio::select! {
-                result = connection => Ok(result?),
-                () = unanswered(ping, keep_alive, &poke, &active) => {
+                biased;
+                ended = driven => ended,
+                () = ping::unanswered(ping, keep_alive, &poke, is_idle) => {
                     Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer to a PING").into())
                 }
             },
-        }
-    }
-}
-
-/// Completes when a PING goes unanswered.
-async fn unanswered(
-    mut ping: PingPong,
-    keep_alive: Option<KeepAlive>,
-    poke: &Notify,
-    active: &Arc<()>,
-) {
-    /// Time to answer where no keep-alive is set and an endpoint was withdrawn.
-    const PATIENCE: Duration = Duration::from_secs(3);
-    /// Handle and driver hold one each besides the streams.
-    const OWN: usize = 2;
-    loop {
-        let interval = async {
-            match keep_alive {
-                None => std::future::pending().await,
-                Some(k) => tokio::time::sleep_until(Instant::now() + k.interval).await,
-            }
-        };
-        tokio::select! {
-            () = interval => {
-                let idle = Arc::strong_count(active) <= OWN;
-                if idle && !keep_alive.is_some_and(|k| k.while_idle) {
-                    continue;
-                }
-            }
-            () = poke.notified() => {}
-        }
-        let patience = keep_alive.map_or(PATIENCE, |k| k.timeout);
-        match tokio::time::timeout(patience, ping.ping(Ping::opaque())).await {
-            Ok(Ok(_)) => {}
-            // The connection tells its own error.
-            Ok(Err(_)) => std::future::pending().await,
-            Err(_) => return,
         }
     }
 }

@@ -4,12 +4,13 @@
 //! with backoff, sooner when requests wait.
 //! May touch: connections of one endpoint. Must not touch: other endpoints. Callers: the endpoint client.
 
-use super::{ConnectFailure, EndpointClient, Readiness, SendError, h2};
+use super::{ClientParams, ConnectFailure, EndpointClient, Readiness, SendError, h2};
 use crate::{Body, error::Error};
 use http::{Request, Response};
 use mesh_model::transport::SessionProtocol;
 use mesh_stack::backoff::Attempts;
 use parking_lot::Mutex;
+use rand::RngExt;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, oneshot},
@@ -43,6 +44,14 @@ enum State {
     Withdrawn(Option<h2::Handle>),
 }
 
+/// Why a connection is not used any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    Lost,
+    Old,
+    Idle,
+}
+
 impl Link {
     pub(crate) fn readiness(&self, client: &Arc<EndpointClient>) -> Readiness {
         let mut state = self.state.lock();
@@ -60,6 +69,11 @@ impl Link {
                 Readiness::Pending
             }
         }
+    }
+
+    /// Whether there is a connection.
+    pub(crate) fn is_ready(&self) -> bool {
+        matches!(*self.state.lock(), State::Ready(_))
     }
 
     pub(crate) fn failure(&self) -> Option<Arc<ConnectFailure>> {
@@ -135,6 +149,31 @@ impl Link {
         }
     }
 
+    /// Waits until the connection is not to be used any more: what is open on it then finishes.
+    async fn used_up(&self, params: &ClientParams, end: oneshot::Receiver<()>) -> Ended {
+        // At unlike times, so that connections of one time do not end at one time.
+        let age = params.max_age.mul_f64(rand::rng().random_range(0.9..1.0));
+        tokio::select! {
+            () = self.until_lost(end) => Ended::Lost,
+            () = tokio::time::sleep(age) => Ended::Old,
+            () = self.until_idle(params.http2_idle_timeout) => Ended::Idle,
+        }
+    }
+
+    /// Waits until the connection has been without a stream at three looks in a row.
+    async fn until_idle(&self, timeout: Duration) {
+        const LOOKS: u32 = 3;
+        let mut idle = 0;
+        while idle < LOOKS {
+            tokio::time::sleep(timeout / LOOKS).await;
+            let is_idle = match &*self.state.lock() {
+                State::Ready(handle) => handle.take_idle(),
+                _ => false,
+            };
+            idle = if is_idle { idle + 1 } else { 0 };
+        }
+    }
+
     /// Moves on, unless the endpoint was withdrawn meanwhile.
     fn set(&self, next: State) -> bool {
         let mut state = self.state.lock();
@@ -163,12 +202,16 @@ async fn run(client: Arc<EndpointClient>) {
                 *link.failure.lock() = None;
                 shared.gate.ready();
                 shared.changed.notify_waiters();
-                if stop.run_until_cancelled(link.until_lost(end)).await.is_none()
-                    || !link.set(State::Connecting)
-                {
+                let Some(end) = stop.run_until_cancelled(link.used_up(&shared.params, end)).await
+                else {
+                    return;
+                };
+                let next = if end == Ended::Idle { State::Idle } else { State::Connecting };
+                // Without a stream for long: the next request connects anew.
+                if !link.set(next) || end == Ended::Idle {
                     return;
                 }
-                if since.elapsed() >= PROVEN {
+                if end == Ended::Old || since.elapsed() >= PROVEN {
                     attempts.reset();
                     continue;
                 }

@@ -35,6 +35,7 @@ pub(crate) struct Apps {
 impl Apps {
     pub(crate) fn new(config: &Config, metrics: Metrics) -> Self {
         let client = ClientParams {
+            http2: config.http2,
             backoff: config.backoff,
             http1_max_idle: config.http1_idle.0,
             http1_idle_timeout: config.http1_idle.1,

@@ -1,46 +1,48 @@
 //! # TCP balancer
 //!
-//! Job: choose an endpoint for a connection: the same two choices and load estimate as for HTTP, over
-//! attempts to connect; established connections do not count.
+//! Job: choose an endpoint for a connection, and try others while one refuses and there is time. The load of
+//! an endpoint is the number of its open connections.
 //! May touch: endpoints, connections in the making. Must not touch: bytes. Callers: `tcp`.
 
 use crate::{connect::Connector, error::TcpError};
-use arc_swap::ArcSwap;
 use mesh_http::{BalanceParams, client::ConnectFailure};
 use mesh_model::endpoint::{Endpoint, EndpointSet};
-use mesh_stack::{backoff::Attempts, ewma::Load, gate::Gate, io::BoxedIo, p2c, queue::Queue};
-use parking_lot::Mutex;
-use std::{pin::pin, sync::Arc};
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
+use mesh_stack::{
+    backoff::{Attempts, Backoff},
+    balance::{Member, Picked, Set, SetParams, Signals, Unready},
+    ewma::Pending,
+    io::BoxedIo,
+    meter::Meter,
+    tried::Tried,
 };
+use parking_lot::Mutex;
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) struct TcpBalancer {
-    core: Arc<Core>,
+    peers: Arc<Set<Peer>>,
+    connector: Connector,
     forward: bool,
     _follow: DropGuard,
 }
 
-struct Core {
-    members: ArcSwap<Vec<Arc<Member>>>,
-    changed: Notify,
-    gate: Gate,
-    queue: Queue,
-    connector: Connector,
-    params: BalanceParams,
+/// A connection to an endpoint, and its place in the endpoint's load: to be kept until the end.
+pub(crate) struct Connected {
+    pub(crate) io: BoxedIo,
+    pub(crate) load: Pending,
 }
 
-struct Member {
+struct Peer {
     endpoint: Endpoint,
-    load: Arc<Load>,
+    /// Attempts happen only when a connection wants one, and then at least this often.
+    demand_interval: Duration,
     health: Mutex<Health>,
 }
 
 struct Health {
     attempts: Attempts,
-    /// Not before this time; attempts happen only when a connection wants one.
+    /// Not before this time.
     resume: Option<Instant>,
 }
 
@@ -49,149 +51,143 @@ impl TcpBalancer {
         endpoints: watch::Receiver<T>,
         view: impl Fn(&T) -> Option<EndpointSet> + Send + 'static,
         connector: Connector,
+        meter: Arc<dyn Meter>,
         params: BalanceParams,
     ) -> Self {
-        let core = Arc::new(Core::new(connector, params));
+        let peers = set(meter, &params);
         let stop = CancellationToken::new();
-        let (follow, stopped) = (follow(core.clone(), endpoints, view), stop.clone());
+        let (follow, stopped) = (follow(peers.clone(), endpoints, view, params), stop.clone());
         tokio::spawn(async move { stopped.run_until_cancelled(follow).await });
-        Self { core, forward: false, _follow: stop.drop_guard() }
+        Self { peers, connector, forward: false, _follow: stop.drop_guard() }
     }
 
-    pub(crate) fn forward(endpoint: Endpoint, connector: Connector, params: BalanceParams) -> Self {
-        let core = Arc::new(Core::new(connector, params));
-        core.members.store(Arc::new(vec![core.member(endpoint)]));
-        Self { core, forward: true, _follow: CancellationToken::new().drop_guard() }
+    pub(crate) fn forward(
+        endpoint: Endpoint,
+        connector: Connector,
+        meter: Arc<dyn Meter>,
+        params: BalanceParams,
+    ) -> Self {
+        let peers = set(meter, &params);
+        apply(&peers, &EndpointSet::Known([(endpoint.addr, endpoint.metadata)].into()), params);
+        Self { peers, connector, forward: true, _follow: CancellationToken::new().drop_guard() }
     }
 
     pub(crate) fn is_available(&self) -> bool {
-        !self.core.gate.is_shut()
+        self.peers.is_available()
     }
 
     pub(crate) fn reset_backoff(&self) {
-        self.core.members.load().iter().for_each(|m| m.succeeded());
-        self.core.changed.notify_waiters();
+        self.peers.reset_backoff();
     }
 
-    /// A connection to some endpoint, trying others while one fails and there is time.
-    pub(crate) async fn connect(&self) -> Result<BoxedIo, TcpError> {
-        let core = &*self.core;
+    /// A connection to some endpoint, trying others while one fails and there is time. The only endpoint of
+    /// a forward is tried once, at once.
+    pub(crate) async fn connect(&self) -> Result<Connected, TcpError> {
         if self.forward {
-            let member = core.members.load().first().cloned();
-            let member = member.ok_or(TcpError::NoRoute)?;
-            return core.attempt(&member).await;
+            self.peers.reset_backoff();
         }
-        let _place = core.queue.enter()?;
+        let mut tried = Tried::default();
         loop {
-            let mut changed = pin!(core.changed.notified());
-            changed.as_mut().enable();
-            if let Some(member) = core.pick() {
-                match core.attempt(&member).await {
-                    Ok(io) => return Ok(io),
-                    Err(error) => tracing::debug!(%error, "trying another endpoint"),
+            let found = self.peers.acquire(&(), &tried, |_| None::<TcpError>).await;
+            let Picked { member, pending } = found.map_err(|unready| match unready {
+                Unready::FailFast(failfast) => failfast.into(),
+                Unready::Full(full) => full.into(),
+                Unready::Hopeless(error) => error,
+            })?;
+            tried.note(member.endpoint.addr);
+            match self.connector.open(&member.endpoint, None).await {
+                Ok(io) => {
+                    member.succeeded();
+                    self.peers.signals().gate.ready();
+                    return Ok(Connected { io, load: pending });
                 }
-                core.gate.unready(Instant::now())?;
-                continue;
+                Err(failure) => {
+                    let error = error(&member, failure);
+                    member.failed();
+                    if self.forward {
+                        return Err(error);
+                    }
+                    tracing::debug!(%error, "trying another endpoint");
+                    self.peers.signals().gate.unready(Instant::now())?;
+                }
             }
-            let deadline = core.gate.unready(Instant::now())?;
-            let until = core.next_resume().map_or(deadline, |resume| resume.min(deadline));
-            let _ = tokio::time::timeout_at(until, changed).await;
         }
     }
 }
 
-impl Core {
-    fn new(connector: Connector, params: BalanceParams) -> Self {
-        Self {
-            members: ArcSwap::default(),
-            changed: Notify::new(),
-            gate: Gate::new(params.failfast),
-            queue: Queue::new(params.queue_capacity),
-            connector,
-            params,
-        }
-    }
-
-    fn member(&self, endpoint: Endpoint) -> Arc<Member> {
-        let attempts = self.params.client.backoff.attempts();
-        Arc::new(Member {
-            endpoint,
-            load: Arc::new(Load::new(self.params.ewma, Instant::now())),
-            health: Mutex::new(Health { attempts, resume: None }),
-        })
-    }
-
-    fn pick(&self) -> Option<Arc<Member>> {
-        let (members, now) = (self.members.load(), Instant::now());
-        let ready = |m: &Arc<Member>| m.health.lock().resume.is_none_or(|resume| resume <= now);
-        p2c::pick(&members, &mut rand::rng(), ready, |m| m.load.value(now)).cloned()
-    }
-
-    fn next_resume(&self) -> Option<Instant> {
-        self.members.load().iter().filter_map(|m| m.health.lock().resume).min()
-    }
-
-    async fn attempt(&self, member: &Member) -> Result<BoxedIo, TcpError> {
-        let pending = member.load.begin(Instant::now());
-        match self.connector.open(&member.endpoint, None).await {
-            Ok(io) => {
-                pending.complete(Instant::now());
-                member.succeeded();
-                self.gate.ready();
-                Ok(io)
-            }
-            Err(failure) => {
-                member.failed(&self.params);
-                Err(self.error(member, failure))
-            }
-        }
-    }
-
-    fn error(&self, member: &Member, failure: ConnectFailure) -> TcpError {
-        TcpError::Connect { addr: member.endpoint.addr, failure: Arc::new(failure) }
-    }
-
-    /// Those whose address and metadata stay keep their load.
-    fn apply(&self, set: &EndpointSet) {
-        let before = self.members.load_full();
-        let members = set
-            .iter()
-            .map(|(addr, metadata)| {
-                let same =
-                    |m: &&Arc<Member>| m.endpoint.addr == *addr && m.endpoint.metadata == *metadata;
-                let new = || self.member(Endpoint { addr: *addr, metadata: metadata.clone() });
-                before.iter().find(same).cloned().unwrap_or_else(new)
-            })
-            .collect();
-        self.members.store(Arc::new(members));
-        self.changed.notify_waiters();
-    }
+fn set(meter: Arc<dyn Meter>, params: &BalanceParams) -> Arc<Set<Peer>> {
+    let signals = Signals::new(params.failfast, &meter);
+    let connections =
+        SetParams::connections(&params.balancing, params.queue_capacity, params.failfast);
+    Set::new(connections, signals, meter)
 }
 
-impl Member {
+fn apply(peers: &Set<Peer>, set: &EndpointSet, params: BalanceParams) {
+    peers.apply(set, |endpoint| Arc::new(Peer::new(endpoint, params)));
+}
+
+fn error(peer: &Peer, failure: ConnectFailure) -> TcpError {
+    TcpError::Connect { addr: peer.endpoint.addr, failure: Arc::new(failure) }
+}
+
+impl Peer {
+    fn new(endpoint: Endpoint, params: BalanceParams) -> Self {
+        let backoff: Backoff = params.client.backoff;
+        let health = Mutex::new(Health { attempts: backoff.attempts(), resume: None });
+        Self { endpoint, demand_interval: params.client.demand_interval, health }
+    }
+
     fn succeeded(&self) {
         let mut health = self.health.lock();
         health.attempts.reset();
         health.resume = None;
     }
 
-    /// Waits no longer than the demand interval: an attempt is made only when somebody wants it.
-    fn failed(&self, params: &BalanceParams) {
+    fn failed(&self) {
         let mut health = self.health.lock();
-        let delay = health.attempts.next_delay().min(params.client.demand_interval);
+        let delay = health.attempts.next_delay().min(self.demand_interval);
         health.resume = Some(Instant::now() + delay);
     }
 }
 
+impl Member for Peer {
+    type Ask = ();
+
+    fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    fn takes(self: &Arc<Self>, (): &(), now: Instant) -> bool {
+        self.is_ready(now)
+    }
+
+    fn is_ready(&self, now: Instant) -> bool {
+        self.health.lock().resume.is_none_or(|resume| resume <= now)
+    }
+
+    fn resumes(&self) -> Option<Instant> {
+        self.health.lock().resume
+    }
+
+    fn demand(&self) {}
+
+    fn reset_backoff(&self) {
+        self.succeeded();
+    }
+
+    fn withdraw(&self) {}
+}
+
 async fn follow<T>(
-    core: Arc<Core>,
+    peers: Arc<Set<Peer>>,
     mut endpoints: watch::Receiver<T>,
     view: impl Fn(&T) -> Option<EndpointSet>,
+    params: BalanceParams,
 ) {
     loop {
         let set = view(&endpoints.borrow_and_update());
         if let Some(set) = set {
-            core.apply(&set);
+            apply(&peers, &set, params);
         }
         if endpoints.changed().await.is_err() {
             return std::future::pending().await;

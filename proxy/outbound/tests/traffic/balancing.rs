@@ -6,6 +6,7 @@ use crate::harness::*;
 use http::{Request, Response};
 use mesh_http::{Body, detect::HttpVersion};
 use mesh_model::endpoint::{EndpointMetadata, EndpointSet, KeepAlive, ProtocolHint};
+use mesh_stack::backoff::Backoff;
 use std::{
     collections::HashSet,
     net::SocketAddr,
@@ -44,30 +45,30 @@ async fn endpoints_come_and_go_under_load_without_a_failure() {
     let client = h2(rig.entrance(NAME).await).await;
     let stop = Arc::new(AtomicBool::new(false));
     let seen = Arc::new(Mutex::new(HashSet::new()));
+    let done = Arc::new(AtomicUsize::new(0));
     let load: Vec<_> = (0..16)
         .map(|_| {
             let (mut client, stop, seen) = (client.clone(), stop.clone(), seen.clone());
+            let done = done.clone();
             tokio::spawn(async move {
-                let mut sent = 0;
                 while !stop.load(Ordering::Relaxed) {
                     let response = client.send_request(get()).await.unwrap();
                     assert_eq!(response.status(), 200);
                     let tag = text(response.into_body()).await;
                     seen.lock().unwrap().insert(tag);
-                    sent += 1;
+                    done.fetch_add(1, Ordering::Relaxed);
                 }
-                sent
             })
         })
         .collect();
     for round in 0..40 {
         let from = round % 3;
         rig.known.set(NAME, set(&servers[from..from + 2]));
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        let goal = done.load(Ordering::Relaxed) + 20;
+        until("requests go on", || done.load(Ordering::Relaxed) >= goal).await;
     }
     stop.store(true, Ordering::Relaxed);
-    let sent: usize = futures::future::join_all(load).await.into_iter().map(|n| n.unwrap()).sum();
-    assert!(sent > 100, "{sent}");
+    futures::future::join_all(load).await.into_iter().for_each(|ended| ended.unwrap());
     assert_eq!(seen.lock().unwrap().len(), 4);
 }
 
@@ -134,14 +135,23 @@ async fn a_peer_that_drains_costs_no_request() {
 // proves: BAL-3
 #[tokio::test]
 async fn a_peer_that_is_back_is_found_by_the_first_who_needs_it() {
-    let rig = Rig::with(|config| config.balance.failfast = Duration::from_secs(20));
+    let rig = Rig::with(|config| {
+        config.balance.failfast = Duration::from_secs(20);
+        // The backoff alone would find it after a minute.
+        let minute = Duration::from_secs(60);
+        config.balance.client.backoff = Backoff::new(minute, minute, 0.0).unwrap();
+    });
     let (listener, addr) = bind().await;
     drop(listener);
     rig.known.service(NAME, false, set(&[(addr, hinted())]));
     let mut client = h2(rig.entrance(NAME).await).await;
     let waiting = tokio::spawn(async move { client.send_request(get()).await.unwrap().status() });
-    // Long enough for the backoff alone to wait 1.6 s and more between attempts.
-    tokio::time::sleep(Duration::from_millis(1600)).await;
+    let queued = |rig: &Rig| {
+        let shown = String::from_utf8(rig.metrics.text()).unwrap();
+        let length = |line: &str| line.starts_with("outbound_http_balancer_queue_length{");
+        shown.lines().any(|line| length(line) && line.ends_with(" 1"))
+    };
+    until("the request waits", || queued(&rig)).await;
     let listener = tokio::net::TcpListener::bind(addr).await.unwrap();
     let back = Instant::now();
     tokio::spawn(serve_on(listener, HttpVersion::Http2, echo));
@@ -215,9 +225,9 @@ async fn metrics_tell_of_requests_and_connections() {
     assert_eq!(response.status(), 200);
     text(response.into_body()).await;
     let scrape = || {
-        let families = rig.metrics.registry().gather();
-        let found = families.iter().find(|f| f.name() == "response_total");
-        found.map(|f| format!("{:?}", f.get_metric())).unwrap_or_default()
+        let shown = String::from_utf8(rig.metrics.text()).unwrap();
+        let found = shown.lines().find(|line| line.starts_with("response_total{"));
+        found.map(str::to_owned).unwrap_or_default()
     };
     until("the response is counted", || scrape().contains("dst_service")).await;
     let scraped = scrape();
@@ -294,4 +304,65 @@ async fn a_single_destination_that_refuses_is_a_502_at_once() {
     tokio::spawn(serve_on(listener, HttpVersion::Http1, echo));
     let request = "GET /some/path HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n";
     assert!(converse(entrance, request).await.starts_with("HTTP/1.1 200 "));
+}
+
+/// The number that a scrape tells of connections to endpoints.
+fn connections(rig: &Rig, family: &str) -> Option<u64> {
+    let shown = String::from_utf8(rig.metrics.text()).unwrap();
+    let of_dst = |line: &&str| line.starts_with(family) && line.contains(r#"peer="dst""#);
+    shown.lines().find(of_dst)?.rsplit(' ').next()?.parse().ok()
+}
+
+async fn ask(entrance: SocketAddr, version: HttpVersion) -> u16 {
+    let response = match version {
+        HttpVersion::Http2 => h2(entrance).await.send_request(get()).await,
+        HttpVersion::Http1 => {
+            let request = Request::get("/some/path").header("host", "web").body(Body::empty());
+            h1(entrance).await.send_request(request.unwrap()).await
+        }
+    };
+    let response = response.unwrap();
+    let status = response.status().as_u16();
+    text(response.into_body()).await;
+    status
+}
+
+async fn one_server(version: HttpVersion, rig: &Rig) -> SocketAddr {
+    let metadata = match version {
+        HttpVersion::Http1 => EndpointMetadata::default(),
+        HttpVersion::Http2 => hinted(),
+    };
+    rig.known.service(NAME, false, set(&[(serve(version, echo).await, metadata)]));
+    rig.entrance(NAME).await
+}
+
+// proves: BAL-13
+#[tokio::test]
+async fn connections_are_not_kept_for_ever() {
+    for version in [HttpVersion::Http1, HttpVersion::Http2] {
+        let rig = Rig::with(|config| {
+            config.balance.client.http1_idle_timeout = Duration::from_millis(300);
+            config.balance.client.http2_idle_timeout = Duration::from_millis(300);
+        });
+        let entrance = one_server(version, &rig).await;
+        for _ in 0..2 {
+            assert_eq!(ask(entrance, version).await, 200);
+            let open = || connections(&rig, "tcp_open_connections{");
+            until("the idle connection is closed", || open() == Some(0)).await;
+        }
+    }
+}
+
+// proves: BAL-13
+#[tokio::test]
+async fn an_old_connection_is_replaced_without_a_failure() {
+    for version in [HttpVersion::Http1, HttpVersion::Http2] {
+        let rig = Rig::with(|config| config.balance.client.max_age = Duration::from_millis(200));
+        let entrance = one_server(version, &rig).await;
+        let deadline = Instant::now() + PATIENCE;
+        while connections(&rig, "tcp_open_total{").is_none_or(|opened| opened < 4) {
+            assert_eq!(ask(entrance, version).await, 200);
+            assert!(Instant::now() < deadline, "{version:?}: it is never replaced");
+        }
+    }
 }

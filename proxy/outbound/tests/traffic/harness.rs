@@ -150,6 +150,9 @@ impl Rig {
             max_in_flight: 100_000,
             server: ServerParams::default(),
             balance: BalanceParams::default(),
+            tcp_queue_capacity: 10_000,
+            tcp_failfast: Duration::from_secs(3),
+            hostname_labels: false,
             connect: ConnectOptions {
                 source: None,
                 timeout: Duration::from_secs(1),
@@ -185,6 +188,20 @@ impl Rig {
                     let target = outbound.target(&target).await.unwrap();
                     let _ = outbound.proxy(target, io, drain).await;
                 });
+            }
+        });
+        addr
+    }
+
+    /// A listener of an ingress, whose connections want to go to `original`.
+    pub(crate) async fn ingress(&self, original: SocketAddr) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (outbound, drain) = (self.outbound.clone(), self.watch.clone());
+        tokio::spawn(async move {
+            while let Ok((io, _)) = listener.accept().await {
+                let (outbound, drain) = (outbound.clone(), drain.clone());
+                tokio::spawn(async move { outbound.ingress(io, original, drain).await });
             }
         });
         addr

@@ -123,3 +123,59 @@ async fn drain_waits_for_tunnels_and_closes_idle_http() {
     let ended = tokio::time::timeout(Duration::from_secs(10), drained).await.unwrap().unwrap();
     assert_eq!(ended, Drained::Complete);
 }
+
+/// A server that says `hello` at once and then echoes.
+async fn greeter() -> std::net::SocketAddr {
+    let (listener, addr) = bind().await;
+    tokio::spawn(async move {
+        while let Ok((mut io, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                io.write_all(b"hello").await.unwrap();
+                let (mut read, mut write) = io.split();
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+            });
+        }
+    });
+    addr
+}
+
+// proves: OUT-13
+#[tokio::test]
+async fn a_server_that_speaks_first_is_not_waited_for() {
+    let rig = Rig::new();
+    rig.known.service("db.shop.svc.cluster.local:25", false, plain(greeter().await));
+    let entrance = rig.entrance("db.shop.svc.cluster.local:25").await;
+    for limit in [Duration::from_secs(2), Duration::from_millis(200)] {
+        let start = tokio::time::Instant::now();
+        let mut io = TcpStream::connect(entrance).await.unwrap();
+        let mut hello = [0; 5];
+        tokio::time::timeout(PATIENCE, io.read_exact(&mut hello)).await.unwrap().unwrap();
+        assert!(start.elapsed() < limit, "{:?} of a detection of 10 s", start.elapsed());
+        io.write_all(b"later").await.unwrap();
+        let mut echoed = [0; 5];
+        io.read_exact(&mut echoed).await.unwrap();
+        assert_eq!((&hello, &echoed), (b"hello", b"later"));
+    }
+}
+
+// proves: OUT-13
+#[tokio::test]
+async fn a_client_that_thinks_before_it_asks_is_still_http() {
+    let rig = Rig::new();
+    let server = serve(mesh_http::detect::HttpVersion::Http1, echo).await;
+    rig.known.service("web.shop.svc.cluster.local:80", false, plain(server));
+    let mut io =
+        TcpStream::connect(rig.entrance("web.shop.svc.cluster.local:80").await).await.unwrap();
+    let opened = || {
+        let shown = String::from_utf8(rig.metrics.text()).unwrap();
+        let dst = |line: &str| line.starts_with("tcp_open_total{") && line.contains(r#"peer="dst""#);
+        shown.lines().any(dst)
+    };
+    until("the silence has been noticed", opened).await;
+    io.write_all(b"GET /some/path HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut all = String::new();
+    io.read_to_string(&mut all).await.unwrap();
+    assert!(all.starts_with("HTTP/1.1 200 "), "{all}");
+    let shown = String::from_utf8(rig.metrics.text()).unwrap();
+    assert!(shown.contains("\nrequest_total{"), "it is seen as a request");
+}

@@ -151,8 +151,8 @@ fn probes_have_a_route_of_their_own() {
             .routes()
             .iter()
             .map(|route| {
-                let paths: Vec<_> =
-                    route.rules.iter().flatten().map(|m| format!("{:?}", m.path)).collect();
+                let matches = route.rules.iter().flat_map(|rule| &rule.matches);
+                let paths: Vec<_> = matches.map(|m| format!("{:?}", m.path)).collect();
                 (route.meta.name().to_owned(), paths.join(" "))
             })
             .collect();
@@ -171,7 +171,8 @@ fn probes_have_a_route_of_their_own() {
     let asks = |method: &str, path: &str| {
         let request = http::Request::builder().method(method).uri(path).body(()).unwrap();
         let view = mesh_model::route::RequestView::of(&request);
-        policy.authorize_request(&view, kubelet, &ClientTls::Plaintext).is_ok()
+        let route = policy.route(&view).unwrap().route;
+        policy.authorize_route(route, kubelet, &ClientTls::Plaintext).is_ok()
     };
     assert!(asks("GET", "/live") && asks("GET", "/ready"));
     assert!(!asks("POST", "/live") && !asks("GET", "/metrics"));

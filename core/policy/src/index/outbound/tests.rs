@@ -91,15 +91,12 @@ fn the_default_policy_balances_over_the_service() {
     };
     assert_eq!(names(policy.protocol.http_routes()), ["http"]);
     assert_eq!(names(policy.protocol.opaque_routes()), ["opaq"]);
-    let backend = Backend {
-        meta: parent,
-        kind: BackendKind::Balance {
-            addr: "web.shop.svc.cluster.local:80".parse().unwrap(),
-            ewma: PeakEwma::default(),
-        },
-    };
+    let addr = "web.shop.svc.cluster.local:80".parse().unwrap();
+    let kind = BackendKind::Balance { addr, balancing: Balancing::default() };
+    let backend = Backend::new(parent, kind);
     for route in [policy.protocol.http_routes(), policy.protocol.opaque_routes()] {
-        assert_eq!(route[0].action, RouteAction::FirstAvailable(vec![backend.clone()]));
+        let expected = OutboundRoute::to(route[0].meta.clone(), backend.clone());
+        assert_eq!(route[0], expected);
     }
     let same = index.target(by_addr("10.96.0.1:80")).borrow().clone().unwrap();
     assert_eq!(same, policy, "by name and by address alike");
@@ -136,15 +133,15 @@ fn addresses_resolve_to_services_then_to_egress() {
     let undefined = index.target(by_addr("10.96.0.1:9999")).borrow().clone().unwrap();
     assert_eq!(undefined.parent.name(), "web");
     let route = &undefined.protocol.opaque_routes()[0];
-    assert_eq!((route.meta.name(), &route.action), ("undefined-port", &RouteAction::Forbidden));
+    let refusal = route.rules[0].refusal.as_ref();
+    assert_eq!((route.meta.name(), refusal), ("undefined-port", Some(&Refuse::Forbidden)));
     assert_eq!(protocol(&mut index, by_addr("10.96.0.1:53")), "opaque", "UDP ports do not count");
 
     let egress = index.target(by_addr("8.8.8.8:443")).borrow().clone().unwrap();
     assert_eq!((egress.parent.kind(), egress.parent.name()), ("default", "egress-fallback"));
-    assert!(matches!(
-        &egress.protocol.http_routes()[0].action,
-        RouteAction::FirstAvailable(b) if matches!(b[0].kind, BackendKind::OriginalDst(_))
-    ));
+    let backends = egress.protocol.http_routes()[0].rules[0].backends.backends();
+    let kinds: Vec<_> = backends.map(|b| &b.backend.kind).collect();
+    assert!(matches!(kinds[..], [BackendKind::OriginalDst(_)]));
     assert_eq!(*index.target(by_addr("10.1.2.3:80")).borrow(), Err(Refusal::NoTarget));
 }
 
