@@ -3,7 +3,7 @@
 use mesh_meshtls::sni::{Peek, peek};
 
 /// The first bytes of a connection; what is certain stays certain when more come.
-pub fn sni(bytes: &[u8]) {
+pub(crate) fn sni(bytes: &[u8]) {
     let mut certain = None;
     for end in [bytes.len() / 2, bytes.len()] {
         let found = peek(&bytes[..end]);

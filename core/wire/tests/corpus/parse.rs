@@ -11,7 +11,7 @@ use mesh_wire::{context_token::ContextToken, workload::Workload};
 use prost::Message;
 
 /// The first bytes after the handshake on a proxy's own port.
-pub fn transport_header(bytes: &[u8]) {
+pub(crate) fn transport_header(bytes: &[u8]) {
     let mut buf = BytesMut::from(bytes);
     if let Ok(Some(header)) = mesh_wire::transport_header::decode(&mut buf) {
         let mut again = BytesMut::from(&mesh_wire::transport_header::encode(&header)[..]);
@@ -20,7 +20,7 @@ pub fn transport_header(bytes: &[u8]) {
 }
 
 /// What the policy controller says of a port, obeyed for one client and request.
-pub fn inbound_policy(bytes: &[u8]) {
+pub(crate) fn inbound_policy(bytes: &[u8]) {
     let Ok(message) = inbound::Server::decode(bytes) else { return };
     if let Ok(policy) = mesh_wire::inbound::from_proto(message.clone())
         && !has_unusable_filter(&policy)
@@ -46,25 +46,25 @@ fn has_unusable_filter(policy: &ServerPolicy) -> bool {
 }
 
 /// What the policy controller says of a destination.
-pub fn outbound_policy(bytes: &[u8]) {
+pub(crate) fn outbound_policy(bytes: &[u8]) {
     let Ok(message) = outbound::OutboundPolicy::decode(bytes) else { return };
     let _ = mesh_wire::outbound::received(message);
 }
 
 /// What the destination service says of endpoints.
-pub fn endpoints(bytes: &[u8]) {
+pub(crate) fn endpoints(bytes: &[u8]) {
     let Ok(message) = destination::Update::decode(bytes) else { return };
     let _ = mesh_wire::destination::update_from_proto(message);
 }
 
 /// What the destination service says of a name.
-pub fn profile(bytes: &[u8]) {
+pub(crate) fn profile(bytes: &[u8]) {
     let Ok(message) = destination::DestinationProfile::decode(bytes) else { return };
     let _ = mesh_wire::profile::from_proto(message);
 }
 
 /// What a proxy says of itself to the control plane.
-pub fn token(bytes: &[u8]) {
+pub(crate) fn token(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let _ = ContextToken::parse(text);
     let _ = Workload::parse(text);

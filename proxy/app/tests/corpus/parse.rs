@@ -3,7 +3,7 @@
 use mesh_process::context::PodContext;
 
 /// An environment, a variable a line: `NAME=value`, the proxy's prefix left out.
-pub fn settings(bytes: &[u8]) {
+pub(crate) fn settings(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let variables: Vec<(&str, &str)> = text.lines().filter_map(|l| l.split_once('=')).collect();
     let lookup = |name: &str| {
