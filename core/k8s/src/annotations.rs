@@ -36,7 +36,8 @@ pub const BALANCER_SLOW_START: &str = "balancer.linkerd.io/slow-start";
 /// On the same: `consecutive` or `unified`; without it no endpoint counts as broken.
 pub const FAILURE_ACCRUAL: &str = "balancer.linkerd.io/failure-accrual";
 /// On the same: so many failures in a row break an endpoint.
-pub const ACCRUAL_MAX_FAILURES: &str = "balancer.linkerd.io/failure-accrual-consecutive-max-failures";
+pub const ACCRUAL_MAX_FAILURES: &str =
+    "balancer.linkerd.io/failure-accrual-consecutive-max-failures";
 /// On the same: how long a broken endpoint is left alone at first.
 pub const ACCRUAL_MIN_PENALTY: &str = "balancer.linkerd.io/failure-accrual-consecutive-min-penalty";
 /// On the same: how long at most.

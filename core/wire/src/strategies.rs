@@ -266,13 +266,10 @@ fn modifier() -> impl Strategy<Value = HeaderModifier> {
 }
 
 fn redirect() -> impl Strategy<Value = Redirect> {
-    let path = prop_oneof![
-        word().prop_map(PathModifier::Full),
-        word().prop_map(PathModifier::Prefix),
-    ];
+    let path =
+        prop_oneof![word().prop_map(PathModifier::Full), word().prop_map(PathModifier::Prefix),];
     let scheme = prop_oneof![Just(uri::Scheme::HTTP), Just(uri::Scheme::HTTPS)];
-    let status =
-        (300_u16..400).prop_map(|code| StatusCode::from_u16(code).expect("a status code"));
+    let status = (300_u16..400).prop_map(|code| StatusCode::from_u16(code).expect("a status code"));
     (option::of(scheme), option::of(word()), option::of(port()), option::of(path), status).prop_map(
         |(scheme, host, port, path, status)| Redirect { scheme, host, port, path, status },
     )

@@ -33,9 +33,7 @@ pub use self::{
     detect::{ConnectionProtocol, DetectMetrics, DetectResult, TransportHeaderLabels},
     errors::{ErrorMetrics, InboundErrorLabels},
     http::{Exchange, HttpMetrics, HttpSeries, StreamError},
-    inbound_routes::{
-        InboundRouteMetrics, InboundRouteSeries, RateLimitScope, RouteExchange,
-    },
+    inbound_routes::{InboundRouteMetrics, InboundRouteSeries, RateLimitScope, RouteExchange},
     labels::{Direction, InboundLabels, NoTls, OutboundLabels, Tls, target_ref},
     outbound_routes::{
         BackendExchange, ConnectionKind, ConnectionRouteSeries, OutboundBackendSeries,
@@ -121,7 +119,11 @@ impl Metrics {
             inbound_routes: InboundRouteMetrics::new(&registrar),
             detect: DetectMetrics::new(&registrar),
             identity: IdentityMetrics::new(&registrar),
-            http_balancers: BalancerMetrics::new(&registrar, BalancerNames::HTTP, balancers("http")),
+            http_balancers: BalancerMetrics::new(
+                &registrar,
+                BalancerNames::HTTP,
+                balancers("http"),
+            ),
             tcp_balancers: BalancerMetrics::new(&registrar, BalancerNames::TCP, balancers("tcp")),
             tls_balancers: BalancerMetrics::new(&registrar, BalancerNames::TLS, balancers("tls")),
             runtimes: RuntimeMetrics::new(&registrar),

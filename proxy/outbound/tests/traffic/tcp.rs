@@ -168,11 +168,14 @@ async fn a_client_that_thinks_before_it_asks_is_still_http() {
         TcpStream::connect(rig.entrance("web.shop.svc.cluster.local:80").await).await.unwrap();
     let opened = || {
         let shown = String::from_utf8(rig.metrics.text()).unwrap();
-        let dst = |line: &str| line.starts_with("tcp_open_total{") && line.contains(r#"peer="dst""#);
+        let dst =
+            |line: &str| line.starts_with("tcp_open_total{") && line.contains(r#"peer="dst""#);
         shown.lines().any(dst)
     };
     until("the silence has been noticed", opened).await;
-    io.write_all(b"GET /some/path HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n").await.unwrap();
+    io.write_all(b"GET /some/path HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
     let mut all = String::new();
     io.read_to_string(&mut all).await.unwrap();
     assert!(all.starts_with("HTTP/1.1 200 "), "{all}");

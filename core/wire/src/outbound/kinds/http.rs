@@ -49,7 +49,9 @@ macro_rules! requests {
 
         mod $module {
             use super::{
-                $own::{conditions_from, conditions_to, from as step_from, to as step_to},
+                $own::{
+                    conditions_from, conditions_to, everything, from as step_from, to as step_to,
+                },
                 *,
             };
             use api::$module::{Filter as Step, Retry as RetryMessage, Rule};
@@ -59,7 +61,10 @@ macro_rules! requests {
             #[allow(deprecated)]
             pub(super) fn rule_to(rule: &OutboundRule) -> Result<Rule, Invalid> {
                 Ok(Rule {
-                    matches: rule.matches.iter().map($match_to).collect::<Result<_, _>>()?,
+                    matches: match rule.matches.is_empty() {
+                        true => everything(),
+                        false => rule.matches.iter().map($match_to).collect::<Result<_, _>>()?,
+                    },
                     filters: steps_to(&rule.filters, rule.refusal.as_ref(), rule.delay.as_ref())?,
                     backends: Some(distribution::build(&rule.backends)?),
                     request_timeout: rule.timeouts.request.map(crate::error::proto_duration),
@@ -72,9 +77,12 @@ macro_rules! requests {
             #[allow(deprecated)]
             pub(super) fn rule_from(rule: Rule) -> Result<OutboundRule, Invalid> {
                 let Steps { filters, delay, refusal } = steps_from(rule.filters)?;
-                let matches = rule.matches.into_iter().map($match_from);
+                let matches = match rule.matches == everything() {
+                    true => Vec::new(),
+                    false => rule.matches.into_iter().map($match_from).collect::<Result<_, _>>()?,
+                };
                 Ok(OutboundRule {
-                    matches: matches.collect::<Result<_, _>>()?,
+                    matches,
                     refusal,
                     filters,
                     delay,
@@ -153,6 +161,13 @@ mod http_steps {
     use api::http_route::{filter::Kind as Step, retry};
     use mesh_model::response::StatusRanges;
 
+    /// A rule for all requests names the prefix `/`, as Linkerd's default routes and Gateway API do.
+    pub(super) fn everything() -> Vec<linkerd2_proxy_api::http_route::HttpRouteMatch> {
+        use linkerd2_proxy_api::http_route::{HttpRouteMatch, PathMatch, path_match::Kind};
+        let path = Some(PathMatch { kind: Some(Kind::Prefix("/".to_owned())) });
+        vec![HttpRouteMatch { path, ..HttpRouteMatch::default() }]
+    }
+
     pub(super) fn to(from: &Filter) -> Result<Step, Invalid> {
         Ok(match from {
             Filter::Fail(f) => Step::FailureInjector(
@@ -204,6 +219,10 @@ mod grpc_steps {
     use super::*;
     use api::grpc_route::{filter::Kind as Step, retry};
     use mesh_model::response::GrpcCodes;
+
+    pub(super) fn everything() -> Vec<linkerd2_proxy_api::grpc_route::GrpcRouteMatch> {
+        Vec::new()
+    }
 
     pub(super) fn to(from: &Filter) -> Result<Step, Invalid> {
         Ok(match from {
