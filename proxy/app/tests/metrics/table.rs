@@ -274,8 +274,11 @@ pub(crate) const FAMILIES: &[&[Expected]] = &[
     // Detection and protocols.
     &[
         family("outbound_tcp_protocol_connections_total", COUNTER, "protocol PARENT").rare(),
-        family("inbound_tcp_detect_http_results_total", COUNTER, "result"),
-        family("inbound_tcp_detect_http_duration_seconds", HISTOGRAM, "").buckets("0.001 0.1"),
+        // Redirected connections alone are detected.
+        family("inbound_tcp_detect_http_results_total", COUNTER, "result").rare(),
+        family("inbound_tcp_detect_http_duration_seconds", HISTOGRAM, "")
+            .buckets("0.001 0.1")
+            .rare(),
         family("outbound_tcp_detect_http_results_total", COUNTER, "result").rare(),
         family("outbound_tcp_detect_http_duration_seconds", HISTOGRAM, "")
             .buckets("0.001 0.1")
@@ -349,8 +352,13 @@ pub(crate) const FAMILIES: &[&[Expected]] = &[
 
 const IN_ROUTE_STATUS: &str = "parent_group parent_kind parent_name parent_port ROUTE status";
 
-/// Balancers that only connections with TLS of their own need, which the traffic of the test has none of.
-pub(crate) const NO_TLS_ROUTES: &str = "outbound_tls_balancer_";
+/// Begins of names that the traffic of the test does not show: balancers that only connections with TLS of
+/// their own need; endpoints of a client that lives only while a certificate is asked for.
+pub(crate) const UNSEEN: [&str; 3] = [
+    "outbound_tls_balancer_",
+    "control_identity_balancer_p2c_endpoints",
+    "control_identity_balancer_endpoints",
+];
 
 /// Families of Linkerd's proxy that are not shown, and why.
 pub(crate) const ABSENT: &[(&str, &str)] = &[

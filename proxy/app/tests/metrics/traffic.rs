@@ -79,18 +79,18 @@ impl Pair {
         };
         let named = |name: &str| Profile { fqn: Some(name.parse().unwrap()), ..Profile::default() };
         plane.service(
-            "web.demo",
+            "web.demo.svc.cluster.local",
             Service {
                 endpoint: meshed(http, ProtocolHint::Http2),
-                profile: named("web.demo"),
+                profile: named("web.demo.svc.cluster.local"),
                 policy: None,
             },
         );
         plane.service(
-            "bytes.demo",
+            "bytes.demo.svc.cluster.local",
             Service {
                 endpoint: meshed(bytes, ProtocolHint::Opaque),
-                profile: Profile { opaque: true, ..named("bytes.demo") },
+                profile: Profile { opaque: true, ..named("bytes.demo.svc.cluster.local") },
                 policy: None,
             },
         );
