@@ -1,7 +1,8 @@
 //! # A control plane and a child process
 //!
 //! Job: sign, answer look-ups, start and stop the proxy. Must not touch: anything but loopback.
-//! Callers: the tests of the binary.
+//! Callers: the tests of the binary, each of which uses its part.
+#![allow(dead_code)]
 
 use crate::PATIENCE;
 use linkerd2_proxy_api::{
