@@ -61,6 +61,7 @@ fn may_read_environment(package: &Package, file: &str) -> bool {
 fn may_listen(package: &Package, _: &str) -> bool {
     !(package.folder.starts_with("proxy/") || package.folder == "gateway")
         || package.name == "mesh-net"
+        || package.layer == Layer::Tool
 }
 
 /// Reads every Rust file of every package.

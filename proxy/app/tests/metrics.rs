@@ -2,7 +2,7 @@
 //!
 //! Two proxies as child processes, a client's and a server's, with mutual TLS between them; requests, gRPC
 //! calls and bytes go through both; then `/metrics` of both is held against the table.
-#![allow(clippy::unwrap_used, missing_docs, dead_code)]
+#![allow(clippy::unwrap_used, missing_docs)]
 
 #[path = "binary/plane.rs"]
 mod plane;

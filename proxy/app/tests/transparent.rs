@@ -8,7 +8,6 @@
 #[allow(dead_code, reason = "shared with the tests of the rules")]
 mod net;
 #[path = "binary/plane.rs"]
-#[allow(dead_code, reason = "shared with the tests of the binary")]
 mod plane;
 
 use mesh_init::rules::Redirect;

@@ -29,7 +29,8 @@ pub(crate) const PARENT_SPAN: [u8; 8] = *b"a client";
 pub(crate) const MESHED_REQUESTS: u64 = 4;
 
 pub(crate) struct Pair {
-    plane: Plane,
+    /// Holds the files that its proxies read.
+    _plane: Plane,
     client: Proxy,
     server: Proxy,
     pub(crate) collector: Collector,
@@ -94,7 +95,7 @@ impl Pair {
                 policy: None,
             },
         );
-        Self { plane, client, server, collector, told }
+        Self { _plane: plane, client, server, collector, told }
     }
 
     /// Requests, calls, bytes, and requests that fail.
