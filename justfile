@@ -34,7 +34,7 @@ e2e *args:
 
 # figures on two real clusters; wants a quiet machine
 e2e-measure:
-    cargo run --quiet -p mesh-kind-tests -- e2e measure
+    cargo run --quiet -p mesh-kind-tests -- e2e measure --profile image
 
 # fifty restarts under load on two real clusters
 e2e-soak:

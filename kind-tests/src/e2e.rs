@@ -25,6 +25,9 @@ pub(crate) struct Args {
     /// Folder with image archives; without it they are built
     #[arg(long)]
     images: Option<PathBuf>,
+    /// Cargo's profile for images that are built: `image` is what is published, `release` is compiled once with `mesh`
+    #[arg(long, default_value = "release")]
+    profile: String,
     /// The `mesh` command; without it it is built
     #[arg(long)]
     mesh: Option<PathBuf>,
@@ -43,21 +46,24 @@ pub(crate) struct Args {
 pub(crate) fn run(provider: &dyn Provider, state: &Path, args: &Args) -> Result<()> {
     let begun = Instant::now();
     let suites = suites::choose(args.filter.as_deref(), args.only)?;
-    let images = match &args.images {
-        Some(folder) => folder.clone(),
-        None => build_images()?,
-    };
+    // What is missing on this machine is told before minutes of building.
+    provider.prepare()?;
     let mesh = match &args.mesh {
         Some(path) => path.clone(),
-        None => build_mesh()?,
+        None => phase("building `mesh`", build_mesh)?,
     };
     executable(&mesh, "name another with --mesh, or leave the flag out to have it built")?;
-    let played = play(provider, state, &images, mesh, &suites).map_err(|error| {
+    let images = match &args.images {
+        Some(folder) => folder.clone(),
+        None => phase("building the images", || build_images(&args.profile))?,
+    };
+    let archives = archives(&images)?;
+    let played = play(provider, state, &archives, mesh, &suites).map_err(|error| {
         error.context(format!("logs of every component: {}", provider.logs().display()))
     });
     if !args.keep {
         run::clear_stop();
-        let ended = provider.down();
+        let ended = phase("taking the clusters away", || provider.down());
         // The first failure is the one to tell.
         played?;
         ended?;
@@ -68,19 +74,25 @@ pub(crate) fn run(provider: &dyn Provider, state: &Path, args: &Args) -> Result<
     Ok(())
 }
 
+/// Does a part of the run and says how long it took.
+fn phase<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let begun = Instant::now();
+    let done = work()?;
+    note(&format!("{what}: {:.1} s", begun.elapsed().as_secs_f64()));
+    Ok(done)
+}
+
 fn play(
     provider: &dyn Provider,
     state: &Path,
-    images: &Path,
+    archives: &[PathBuf],
     mesh: PathBuf,
     suites: &[Suite],
 ) -> Result<()> {
-    let begun = Instant::now();
-    provider.up()?;
-    note(&format!("both clusters Ready in {:.1} s", begun.elapsed().as_secs_f64()));
-    for archive in archives(images)? {
-        provider.load_image(&archive)?;
-    }
+    phase("both clusters Ready", || provider.up())?;
+    phase("giving the clusters the images", || {
+        archives.iter().try_for_each(|archive| provider.load_image(archive))
+    })?;
     let ca = state.join("ca");
     std::fs::create_dir_all(&ca)?;
     suites::run(&Stage::new(provider, mesh, ca)?, suites)
@@ -103,18 +115,21 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The images, as their own recipe makes them.
-fn build_images() -> Result<PathBuf> {
-    let out = root().join("target/images");
-    cargo(&["run", "--quiet", "-p", "mesh-images", "--"], &["--out".as_ref(), out.as_os_str()])?;
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// The images, as their own recipe makes them; it prints their sizes.
+fn build_images(profile: &str) -> Result<PathBuf> {
+    let out = target().join("images").join(profile);
+    let args = ["run", "--quiet", "-p", "mesh-images", "--", "--profile", profile];
+    cargo(&args, &["--out".as_ref(), out.as_os_str()])?;
     Ok(out)
 }
 
 fn build_mesh() -> Result<PathBuf> {
     cargo(&["build", "--release", "--quiet", "-p", "mesh-cli"], &[])?;
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    Ok(target.join("release/mesh"))
+    Ok(target().join("release/mesh"))
 }
 
 fn cargo(args: &[&str], more: &[&std::ffi::OsStr]) -> Result<()> {

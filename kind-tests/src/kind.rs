@@ -185,6 +185,10 @@ fn assign(kubectl: &Kubectl, network: Ipv4Addr, number: usize) -> Result<()> {
 }
 
 impl Provider for Kind {
+    fn prepare(&self) -> Result<()> {
+        self.existing().map(drop)
+    }
+
     fn up(&self) -> Result<()> {
         fs::create_dir_all(&self.state)?;
         let existing = self.existing()?;
@@ -245,6 +249,10 @@ impl Provider for Kind {
             ]);
         }
         folder
+    }
+
+    fn cni_folders(&self, _: &str) -> Result<(PathBuf, PathBuf)> {
+        Ok(("/etc/cni/net.d".into(), "/opt/cni/bin".into()))
     }
 
     fn audit_log(&self, _cluster: &str) -> Option<PathBuf> {

@@ -170,6 +170,13 @@ impl Local {
 }
 
 impl Provider for Local {
+    fn prepare(&self) -> Result<()> {
+        let _lock = self.lock()?;
+        host::check(&self.state)?;
+        self.refuse_foreign()?;
+        host::binaries().map(drop)
+    }
+
     fn up(&self) -> Result<()> {
         let _lock = self.lock()?;
         host::check(&self.state)?;
@@ -235,6 +242,12 @@ impl Provider for Local {
 
     fn logs(&self) -> PathBuf {
         self.state.join("logs")
+    }
+
+    fn cni_folders(&self, cluster: &str) -> Result<(PathBuf, PathBuf)> {
+        let plan = Plan::of(cluster).with_context(|| format!("no cluster is called {cluster}"))?;
+        let files = self.files(plan);
+        Ok((files.path("cni/conf"), files.path("cni/bin")))
     }
 
     fn audit_log(&self, cluster: &str) -> Option<PathBuf> {

@@ -8,7 +8,13 @@ use anyhow::Result;
 use std::path::{Path, PathBuf};
 
 /// Two clusters named east and west that reach each other's LoadBalancer addresses and API servers.
-pub(crate) trait Provider {
+pub(crate) trait Provider: Sync {
+    /// Looks whether this machine can have the clusters, and builds what they are made of.
+    ///
+    /// # Errors
+    /// With what is missing and the remedy.
+    fn prepare(&self) -> Result<()>;
+
     /// Makes both clusters ready, or finds them so.
     ///
     /// # Errors
@@ -50,6 +56,12 @@ pub(crate) trait Provider {
 
     /// The log of every request to a cluster's API server, if the provider keeps one.
     fn audit_log(&self, cluster: &str) -> Option<PathBuf>;
+
+    /// The folders of network configurations and of CNI plugins on a cluster's node, as the node sees them.
+    ///
+    /// # Errors
+    /// When there is no such cluster.
+    fn cni_folders(&self, cluster: &str) -> Result<(PathBuf, PathBuf)>;
 
     /// The kubectl of the clusters' version.
     ///

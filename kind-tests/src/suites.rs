@@ -4,14 +4,18 @@
 //! May touch: nothing itself. Callers: `main`.
 
 mod audit;
+mod cni;
 mod faults;
 mod inject;
 mod install;
 mod measure;
 mod memory;
+mod rbac;
+mod rights;
 mod rollout;
 mod traffic;
 mod uninstall;
+mod upgrade;
 mod walk;
 
 use crate::{note, run, stage::Stage};
@@ -22,7 +26,7 @@ use std::time::Instant;
 pub(crate) type Suite = (&'static str, fn(&Stage<'_>) -> Result<()>);
 
 /// In this order: what a suite installs, the next ones use.
-const SUITES: [Suite; 9] = [
+const SUITES: [Suite; 12] = [
     ("install", install::run),
     ("walk", walk::run),
     ("memory", memory::run),
@@ -30,7 +34,10 @@ const SUITES: [Suite; 9] = [
     ("traffic", traffic::run),
     ("rollout", rollout::run),
     ("faults", faults::run),
+    ("upgrade", upgrade::run),
+    ("cni", cni::run),
     ("audit", audit::run),
+    ("rbac", rbac::run),
     ("uninstall", uninstall::run),
 ];
 

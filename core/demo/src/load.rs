@@ -19,6 +19,8 @@ pub enum Pace {
         workers: usize,
         /// Total.
         requests: usize,
+        /// A connection of its own for each request.
+        fresh: bool,
     },
     /// A request every `1/rate` seconds for `length`, on as many connections as are needed, at most
     /// `workers`; one that finds none free is counted as failed (`overload`).
@@ -104,7 +106,13 @@ pub async fn run(target: &Target, pace: Pace) -> Report {
     let start = Instant::now();
     let (results, mut samples) = mpsc::channel(1024);
     match pace {
-        Pace::Closed { workers, requests } => closed(target, start, workers, requests, &results),
+        Pace::Closed { workers, requests, fresh } => {
+            let workers = workers.max(1);
+            for worker in 0..workers {
+                let share = requests / workers + usize::from(worker < requests % workers);
+                tokio::spawn(closed(target.clone(), start, share, fresh, results.clone()));
+            }
+        }
         Pace::Open { workers, rate, length } => {
             tokio::spawn(open(target.clone(), start, workers, rate, length, results.clone()));
         }
@@ -119,25 +127,22 @@ pub async fn run(target: &Target, pace: Pace) -> Report {
     report
 }
 
-fn closed(
-    target: &Target,
+/// One worker of a closed loop.
+async fn closed(
+    target: Target,
     start: Instant,
-    workers: usize,
     requests: usize,
-    results: &mpsc::Sender<Sample>,
+    fresh: bool,
+    results: mpsc::Sender<Sample>,
 ) {
-    let workers = workers.max(1);
-    for worker in 0..workers {
-        let share = requests / workers + usize::from(worker < requests % workers);
-        let (target, results) = (target.clone(), results.clone());
-        tokio::spawn(async move {
-            let mut client = Client::new(target);
-            for _ in 0..share {
-                if results.send(ask(&mut client, start).await).await.is_err() {
-                    return;
-                }
-            }
-        });
+    let mut client = Client::new(target.clone());
+    for _ in 0..requests {
+        if fresh {
+            client = Client::new(target.clone());
+        }
+        if results.send(ask(&mut client, start).await).await.is_err() {
+            return;
+        }
     }
 }
 

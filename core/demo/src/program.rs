@@ -72,6 +72,9 @@ struct LoadArgs {
     /// Requests in all (closed loop)
     #[arg(long, default_value_t = 10_000, conflicts_with = "rate")]
     requests: usize,
+    /// A connection of its own for each request (closed loop)
+    #[arg(long, conflicts_with = "rate")]
+    fresh: bool,
     /// Requests a second (open loop)
     #[arg(long)]
     rate: Option<u32>,
@@ -143,7 +146,7 @@ fn send(args: LoadArgs) -> Result<ExitCode> {
         Some(rate) => {
             Pace::Open { workers: args.workers, rate, length: Duration::from_secs(args.seconds) }
         }
-        None => Pace::Closed { workers: args.workers, requests: args.requests },
+        None => Pace::Closed { workers: args.workers, requests: args.requests, fresh: args.fresh },
     };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

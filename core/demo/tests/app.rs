@@ -100,14 +100,16 @@ async fn echoes_tcp_until_the_client_half_closes() {
 #[tokio::test]
 async fn load_counts_good_and_failed() {
     let app = app().await;
-    let good =
-        load::run(&target(&app, "/", Protocol::Http1), Pace::Closed { workers: 4, requests: 103 })
-            .await;
+    let good = load::run(
+        &target(&app, "/", Protocol::Http1),
+        Pace::Closed { workers: 4, requests: 103, fresh: true },
+    )
+    .await;
     assert_eq!((good.good, good.failures()), (103, 0), "{good}");
     assert!(good.percentile(50.0) <= good.percentile(99.0));
     let bad = load::run(
         &target(&app, "/status/500", Protocol::Http2),
-        Pace::Closed { workers: 2, requests: 5 },
+        Pace::Closed { workers: 2, requests: 5, fresh: false },
     )
     .await;
     assert_eq!(bad.failed.get("500"), Some(&5), "{bad}");

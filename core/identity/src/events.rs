@@ -26,7 +26,11 @@ impl Events {
         tokio::spawn(async move {
             while let Some(note) = notes.recv().await {
                 if let Err(error) = record(&client, note).await {
-                    tracing::debug!(%error, "Event not written");
+                    // A role that lacks the right is for the operator to mend; anything else passes.
+                    match error.is_denied() {
+                        true => tracing::warn!(%error, "Event not written"),
+                        false => tracing::debug!(%error, "Event not written"),
+                    }
                 }
             }
         });

@@ -58,7 +58,11 @@ impl Events {
         let client = self.client.clone();
         tokio::spawn(async move {
             if let Err(error) = record(&client, note).await {
-                tracing::debug!(%error, "Event not written");
+                // A role that lacks the right is for the operator to mend; anything else passes.
+                match error.is_denied() {
+                    true => tracing::warn!(%error, "Event not written"),
+                    false => tracing::debug!(%error, "Event not written"),
+                }
             }
             drop(slot);
         });

@@ -182,6 +182,12 @@ impl Webhook {
         }
         let api: Api<Job> = Api::namespaced(self.client.clone(), namespace);
         let job = mesh_cluster::within(WAIT, api.get(&owner.name)).await;
+        let job = job.inspect_err(|error| {
+            // Of a dry run, there may be no Job.
+            if !error.is_not_found() {
+                tracing::warn!(namespace, job = owner.name, %error, "The Job's owner is unknown");
+            }
+        });
         let parent = job.ok().and_then(|job| job.metadata.owner_references?.pop());
         match parent {
             Some(parent) if parent.kind == "CronJob" => {

@@ -4,10 +4,12 @@
 //! large. The same executables give the same bytes.
 //! May touch: `cargo`, `gzip`, the folders that it is told. Callers: `just images`, the suites on real clusters.
 
-#![expect(clippy::print_stdout, reason = "a tool that reports on its standard output")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool that reports to its user")]
 
 mod archive;
+mod elf;
 mod layout;
+mod programs;
 mod recipe;
 
 use crate::{
@@ -15,13 +17,13 @@ use crate::{
     layout::Config,
     recipe::{PASSWD, RECIPES, Recipe, Source},
 };
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::ExitCode,
 };
 
 /// Builds the images of the mesh as archives.
@@ -31,10 +33,7 @@ struct Args {
     /// Folder for the archives
     #[arg(long, default_value = "target/images")]
     out: PathBuf,
-    /// Folder in which cargo builds
-    #[arg(long, default_value = "target/static")]
-    target_dir: PathBuf,
-    /// Cargo's profile: `image` is what is published, `release` builds quicker
+    /// Cargo's profile: `image` is what is published; `release` is compiled once with `mesh` itself
     #[arg(long, default_value = "image")]
     profile: String,
     /// Folder with the executables; without it they are built
@@ -48,16 +47,28 @@ struct Args {
     tag: String,
 }
 
-fn main() -> Result<()> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    if std::env::var_os(programs::AS_COMPILER).is_some() {
+        return programs::compile(std::env::args_os().skip(1));
+    }
+    match write(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn write(args: &Args) -> Result<()> {
     let binaries = match &args.binaries {
         Some(folder) => folder.clone(),
-        None => build(&args)?,
+        None => programs::build(&args.profile)?,
     };
     fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
     let mut heavy = Vec::new();
     for recipe in &RECIPES {
-        let names = names(recipe, &args);
+        let names = names(recipe, args);
         let layer = layer(recipe, &binaries)?;
         let config = Config { names: &names, user: recipe.user, entrypoint: recipe.entrypoint };
         let image = layout::pack(&config, &layer)?;
@@ -93,30 +104,6 @@ fn names(recipe: &Recipe, args: &Args) -> Vec<String> {
     }
 }
 
-/// Builds the executables, linked statically: nothing else is in the images. Gives their folder.
-fn build(args: &Args) -> Result<PathBuf> {
-    let triple = match std::env::consts::ARCH {
-        arch @ ("x86_64" | "aarch64") if cfg!(target_os = "linux") => {
-            format!("{arch}-unknown-linux-gnu")
-        }
-        arch => bail!(
-            "images are built on Linux on x86_64 or aarch64, and this is {arch}; see Containerfile"
-        ),
-    };
-    // Not RUSTFLAGS: those would reach build scripts and macros too, which cannot be static.
-    let flags = format!("target.{triple}.rustflags=[\"-C\",\"target-feature=+crt-static\"]");
-    let strip = format!("profile.{}.strip=\"symbols\"", args.profile);
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--profile", &args.profile, "--target", &triple]);
-    cargo.args(["--config", &flags, "--config", &strip]);
-    cargo.args(recipe::packages().iter().flat_map(|package| ["--package", package]));
-    cargo.arg("--target-dir").arg(std::path::absolute(&args.target_dir)?).current_dir(root);
-    let status = cargo.status().context("cargo cannot be run")?;
-    ensure!(status.success(), "cargo build ended with {status}");
-    Ok(args.target_dir.join(triple).join(&args.profile))
-}
-
 fn layer(recipe: &Recipe, binaries: &Path) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     let paths =
@@ -133,50 +120,13 @@ fn layer(recipe: &Recipe, binaries: &Path) -> Result<Vec<u8>> {
         match file.from {
             Source::Link(target) => archive.link(file.path, target)?,
             Source::Binary(name) | Source::NetworkBinary(name) => {
-                archive.file(file.path, 0o755, &executable(&binaries.join(name))?)?;
+                archive.file(file.path, 0o755, &elf::read_static(&binaries.join(name))?)?;
             }
         }
     }
     Ok(archive.finish())
 }
 
-/// Reads an executable and makes sure that it asks for no other file: the image has none.
-fn executable(path: &Path) -> Result<Vec<u8>> {
-    let content = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    ensure!(content.starts_with(b"\x7fELF"), "{} is no executable of Linux", path.display());
-    ensure!(
-        !has_interpreter(&content),
-        "{} is linked dynamically; build it with -C target-feature=+crt-static",
-        path.display()
-    );
-    Ok(content)
-}
-
-/// Whether a 64-bit ELF file has a program header of the kind PT_INTERP.
-fn has_interpreter(elf: &[u8]) -> bool {
-    const PT_INTERP: u64 = 3;
-    let number = |at: usize, size: usize| {
-        let bytes = elf.get(at..at + size).unwrap_or_default();
-        bytes.iter().rev().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte))
-    };
-    let table = usize::try_from(number(32, 8)).unwrap_or(usize::MAX / 2);
-    let (size, count) = (number(54, 2) as usize, number(56, 2) as usize);
-    (0..count).any(|row| number(table + row * size, 4) == PT_INTERP)
-}
-
 fn megabytes(bytes: usize) -> f64 {
     bytes as f64 / 1e6
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The test itself is linked dynamically.
-    #[test]
-    fn a_dynamic_executable_is_refused() {
-        let own = std::env::current_exe().unwrap();
-        let error = executable(&own).unwrap_err().to_string();
-        assert!(error.contains("is linked dynamically"), "{error}");
-    }
 }

@@ -93,16 +93,18 @@ control:x:2103:2103::/:
 nobody:x:65534:65534::/:
 ";
 
-/// The packages that the images' executables are built from: each of the name of its executable, but for the
-/// one that has two.
+/// The executables that go into images.
+pub(crate) fn binaries() -> impl Iterator<Item = &'static str> {
+    RECIPES.iter().flat_map(|recipe| recipe.files).filter_map(|file| match file.from {
+        Source::Binary(name) | Source::NetworkBinary(name) => Some(name),
+        Source::Link(_) => None,
+    })
+}
+
+/// The packages that they are built from: each of the name of its executable, but for the one that has two.
 pub(crate) fn packages() -> Vec<&'static str> {
-    let binaries =
-        RECIPES.iter().flat_map(|recipe| recipe.files).filter_map(|file| match file.from {
-            Source::Binary("mesh-cni") => Some("mesh-init"),
-            Source::Binary(name) | Source::NetworkBinary(name) => Some(name),
-            Source::Link(_) => None,
-        });
-    let mut names: Vec<_> = binaries.collect();
+    let mut names: Vec<_> =
+        binaries().map(|name| if name == "mesh-cni" { "mesh-init" } else { name }).collect();
     names.sort_unstable();
     names.dedup();
     names

@@ -71,8 +71,16 @@ impl Files {
     /// # Errors
     /// When the folder cannot be written.
     pub(crate) fn write(&self) -> Result<()> {
-        let folders =
-            ["etcd", "containerd", "kubelet", "cni", "cni/conf", "cni/results", "sysctl", "certs"];
+        let folders = [
+            "etcd",
+            "containerd",
+            "kubelet",
+            "cni/bin",
+            "cni/conf",
+            "cni/results",
+            "sysctl",
+            "certs",
+        ];
         for folder in folders {
             fs::create_dir_all(self.path(folder))
                 .with_context(|| format!("cannot make {}", self.path(folder).display()))?;
@@ -87,7 +95,18 @@ impl Files {
         self.put("proxy.yaml", &self.proxy())?;
         self.put("Corefile", &self.corefile())?;
         self.put("objects.yaml", &self.objects())?;
-        self.put("resolv.conf", "")
+        self.put("resolv.conf", "")?;
+        self.plugins()
+    }
+
+    /// A folder of the node's own, as others may be brought there.
+    fn plugins(&self) -> Result<()> {
+        for name in ["ptp", "portmap", "host-local", "loopback"] {
+            let from = Path::new(super::host::CNI_PLUGINS).join(name);
+            fs::copy(&from, self.path("cni/bin").join(name))
+                .with_context(|| format!("cannot copy {}", from.display()))?;
+        }
+        Ok(())
     }
 
     fn put(&self, name: &str, text: &str) -> Result<()> {
@@ -191,7 +210,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
         SystemdCgroup = false
 "#,
             pause = super::pause::IMAGE,
-            plugins = super::host::CNI_PLUGINS,
+            plugins = self.text("cni/bin"),
             conf = self.text("cni/conf"),
         )
     }

@@ -72,6 +72,7 @@ pub(crate) fn check(state: &Path) -> Result<()> {
         "the provider `local` makes namespaces and mounts: run it as root, or use --provider kind"
     );
     ensure!(cfg!(target_os = "linux"), "the provider `local` needs Linux; use --provider kind");
+    capabilities()?;
     packages()?;
     containerd_version()?;
     kernel()?;
@@ -90,9 +91,33 @@ pub(crate) fn check(state: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Root in a container often has but a part of root's rights.
+fn capabilities() -> Result<()> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .context("/proc/self/status names no capabilities")?;
+    let missing: Vec<&str> = [("CAP_NET_ADMIN", 12), ("CAP_SYS_CHROOT", 18), ("CAP_SYS_ADMIN", 21)]
+        .into_iter()
+        .filter(|(_, bit)| mask & (1 << bit) == 0)
+        .map(|(name, _)| name)
+        .collect();
+    ensure!(
+        missing.is_empty(),
+        "root has no {} here, without which there are no namespaces and mounts: run on a machine or in a privileged container",
+        missing.join(" and no ")
+    );
+    Ok(())
+}
+
+fn missing() -> Vec<&'static str> {
+    NEEDED.into_iter().filter(|(file, _)| !present(file)).map(|(_, package)| package).collect()
+}
+
 fn packages() -> Result<()> {
-    let missing: Vec<&str> =
-        NEEDED.into_iter().filter(|(file, _)| !present(file)).map(|(_, package)| package).collect();
+    let missing = missing();
     if missing.is_empty() {
         return Ok(());
     }
@@ -114,6 +139,12 @@ fn packages() -> Result<()> {
     install().or_else(|_| run::line("apt-get update -q").and_then(|_| install())).with_context(
         || format!("cannot install {names}: try `apt-get install {names}` by hand"),
     )?;
+    let missing = self::missing();
+    ensure!(
+        missing.is_empty(),
+        "{0} is installed, but its files are not where Debian puts them: try `apt-get install --reinstall {0}`",
+        missing.join(" ")
+    );
     Ok(())
 }
 

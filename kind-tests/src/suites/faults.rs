@@ -4,14 +4,18 @@
 //! between the clusters is cut.
 //! Callers: `suites`.
 
-use super::walk::{MULTICLUSTER, PODINFO, get};
+use super::{
+    install,
+    walk::{MULTICLUSTER, PODINFO, get},
+};
 use crate::{
     kubectl::Kubectl,
     run,
-    stage::{DEMO, EXPORTED, SOON, Stage},
+    stage::{DEMO, EXPORTED, SOON, Stage, lines},
 };
 use anyhow::{Context, Result, ensure};
 use base64::{Engine, prelude::BASE64_STANDARD};
+use serde_json::json;
 use std::time::{Duration, Instant};
 
 /// Longest from the gateway's last byte to empty endpoints: its close is seen, or its silence.
@@ -24,12 +28,14 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
     well(stage)?;
     edits(stage)?;
     bad_credentials(stage)?;
+    no_app(stage)?;
+    orphan(stage)?;
     no_gateway(stage)?;
     no_mirror(stage)?;
     if stage.provider.set_link("east", true).is_ok() {
         cut(stage)?;
     }
-    Ok(())
+    foreign_anchors(stage)
 }
 
 /// The mirror has endpoints and answers.
@@ -70,13 +76,13 @@ fn edits(stage: &Stage<'_>) -> Result<()> {
     Ok(())
 }
 
-/// `mc check` fails and says `cause`.
-fn complains(stage: &Stage<'_>, cause: &str) -> Result<()> {
+/// `mc check` fails and says `cause`; gives all that it says.
+fn complains(stage: &Stage<'_>, cause: &str) -> Result<String> {
     let done = stage.try_mesh(&stage.west, "multicluster check --wait 1s")?;
     let said = String::from_utf8_lossy(&done.stdout).into_owned();
     ensure!(!done.status.success(), "`mc check` is green although: {cause}");
     ensure!(said.contains(cause), "`mc check` does not say `{cause}`:\n{said}");
-    Ok(())
+    Ok(said)
 }
 
 fn green(stage: &Stage<'_>) -> Result<()> {
@@ -110,6 +116,75 @@ fn bad_credentials(stage: &Stage<'_>) -> Result<()> {
     green(stage)
 }
 
+/// An exported Service without Pods is a mirror without endpoints.
+fn no_app(stage: &Stage<'_>) -> Result<()> {
+    let app = format!("deploy/{PODINFO} -n {DEMO}");
+    stage.east.line(&format!("scale {app} --replicas=0"))?;
+    withdrawn(stage, WITHDRAWN_AFTER_CLOSE)?;
+    complains(stage, &format!("{PODINFO}-east.{DEMO} mirrored from cluster [east]"))?;
+    stage.east.line(&format!("scale {app} --replicas=1"))?;
+    stage.east.rolled_out(DEMO, &format!("deploy/{PODINFO}"), SOON)?;
+    well(stage)?;
+    green(stage)
+}
+
+/// A mirror of a cluster that no Link names: a warning, and no more.
+fn orphan(stage: &Stage<'_>) -> Result<()> {
+    let labels = json!({"mirror.linkerd.io/mirrored-service": "true", "mirror.linkerd.io/cluster-name": "gone"});
+    let meta = json!({"name": "lost-gone", "namespace": DEMO, "labels": labels});
+    stage.west.apply(&lines([
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"ports": [{"port": 80}]}}),
+        json!({
+            "apiVersion": "v1", "kind": "Endpoints", "metadata": meta,
+            "subsets": [{"addresses": [{"ip": "192.0.2.1"}], "ports": [{"port": 4143}]}],
+        }),
+    ]))?;
+    let done = stage.try_mesh(&stage.west, "multicluster check --wait 30s")?;
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    stage.west.line(&format!(
+        "delete service/lost-gone endpoints/lost-gone -n {DEMO} --ignore-not-found"
+    ))?;
+    let warned = format!("mirror service lost-gone.{DEMO} is not part of any Link");
+    ensure!(
+        done.status.success() && said.contains(&warned),
+        "an orphaned mirror: `mc check` ends with {} and says:\n{said}",
+        done.status
+    );
+    Ok(())
+}
+
+/// East gets another root: the clusters do not know each other's identities any more.
+fn foreign_anchors(stage: &Stage<'_>) -> Result<()> {
+    install::make_ca_in(stage, "foreign/")?;
+    let rooted = |folder: &str| -> Result<()> {
+        install::apply_with(stage, &stage.east, folder)?;
+        for name in ["identity", "destination", "proxy-injector"] {
+            stage.east.rolled_out("linkerd", &format!("deploy/linkerd-{name}"), SOON)?;
+        }
+        stage.mesh_apply(&stage.east, "multicluster install")?;
+        stage.east.rolled_out(MULTICLUSTER, "deploy/linkerd-gateway", SOON)
+    };
+    rooted("foreign/")?;
+    let url = format!("http://{PODINFO}-east.{DEMO}/");
+    let seen = withdrawn(stage, WITHDRAWN_AFTER_SILENCE).and_then(|_| {
+        let said = complains(stage, "Problematic clusters:\n")?;
+        ensure!(
+            said.contains("liveness checks failed for east: gateway"),
+            "no word of the gateway:\n{said}"
+        );
+        let answer = get(&stage.west, DEMO, &url);
+        ensure!(answer.is_err(), "a cluster of a foreign root answered: {answer:?}");
+        Ok(())
+    });
+    rooted("")?;
+    // The app's certificate is of the foreign root.
+    stage.east.line(&format!("rollout restart deploy/{PODINFO} -n {DEMO}"))?;
+    stage.east.rolled_out(DEMO, &format!("deploy/{PODINFO}"), SOON)?;
+    seen?;
+    well(stage)?;
+    green(stage)
+}
+
 fn no_gateway(stage: &Stage<'_>) -> Result<()> {
     let gateway = format!("deploy/linkerd-gateway -n {MULTICLUSTER}");
     stage.east.line(&format!("scale {gateway} --replicas=0"))?;
@@ -137,7 +212,9 @@ fn cut(stage: &Stage<'_>) -> Result<()> {
     let seen = withdrawn(stage, WITHDRAWN_AFTER_SILENCE)
         .and_then(|_| complains(stage, "east: no answer within"));
     stage.provider.set_link("east", true)?;
-    seen?;
+    // As with Linkerd, endpoints that are not ready are endpoints here: the gateway's own check tells the cause, once.
+    let said = seen?;
+    ensure!(said.contains("√ all mirror services have endpoints"), "a cut is told twice:\n{said}");
     well(stage)?;
     green(stage)
 }

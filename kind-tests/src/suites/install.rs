@@ -31,9 +31,34 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Applies what `install` prints with default values and this cluster's certificates.
+pub(super) fn apply(stage: &Stage<'_>, cluster: &Kubectl) -> Result<()> {
+    apply_with(stage, cluster, "")
+}
+
+/// [`apply`], with the certificates of a subfolder of their own.
+pub(super) fn apply_with(stage: &Stage<'_>, cluster: &Kubectl, folder: &str) -> Result<()> {
+    let file = |name: &str| stage.ca_file(&format!("{folder}{name}"));
+    let issuer = |kind: &str| file(&format!("{}/issuer.{kind}", cluster.context));
+    stage.mesh_apply(
+        cluster,
+        &format!(
+            "install --ignore-cluster --identity-trust-anchors-file {} --identity-issuer-certificate-file {} --identity-issuer-key-file {}",
+            file("ca.crt"),
+            issuer("crt"),
+            issuer("key"),
+        ),
+    )
+}
+
 /// The root that both clusters share, and an issuer each.
-pub(super) fn make_ca(stage: &Stage<'_>) -> Result<()> {
-    let out = stage.ca.display();
+fn make_ca(stage: &Stage<'_>) -> Result<()> {
+    make_ca_in(stage, "")
+}
+
+/// A root and an issuer a cluster, in a subfolder.
+pub(super) fn make_ca_in(stage: &Stage<'_>, folder: &str) -> Result<()> {
+    let out = stage.ca_file(folder);
     let made = stage
         .mesh(&stage.east, &format!("ca create --force --out {out} --issuer east --issuer west"));
     made.map(drop).context("making the certificates")
@@ -43,16 +68,7 @@ pub(super) fn make_ca(stage: &Stage<'_>) -> Result<()> {
 fn install(stage: &Stage<'_>, cluster: &Kubectl) -> Result<f64> {
     stage.mesh_apply(cluster, "install --crds")?;
     let begun = Instant::now();
-    let issuer = |kind: &str| stage.ca_file(&format!("{}/issuer.{kind}", cluster.context));
-    stage.mesh_apply(
-        cluster,
-        &format!(
-            "install --identity-trust-anchors-file {} --identity-issuer-certificate-file {} --identity-issuer-key-file {}",
-            stage.ca_file("ca.crt"),
-            issuer("crt"),
-            issuer("key"),
-        ),
-    )?;
+    apply(stage, cluster)?;
     let checked = stage.mesh(cluster, &format!("check --wait {}s", SOON.as_secs()));
     let seconds = begun.elapsed().as_secs_f64();
     match checked {

@@ -31,8 +31,13 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
     runtime.block_on(exports(stage))?;
     stage.east.line(&format!("label service {PODINFO} -n {DEMO} {EXPORTED}=true"))?;
     loads(stage)?;
+    connections(stage)?;
     runtime.block_on(outage(stage))?;
-    replaced(stage)
+    replaced(stage)?;
+    if stage.provider.set_link("east", true).is_ok() {
+        runtime.block_on(silent(stage))?;
+    }
+    many(stage)
 }
 
 /// A poller in west's client Pod; each change of the answer with the time at which it came.
@@ -165,6 +170,39 @@ fn loads(stage: &Stage<'_>) -> Result<()> {
     Ok(())
 }
 
+/// A connection for each request: as HTTP, and on ports that nothing is read from.
+fn connections(stage: &Stage<'_>) -> Result<()> {
+    const OPAQUE: &str = "opaque";
+    for cluster in stage.both() {
+        let mut objects = app(DEMO, OPAQUE, &cluster.context, 1);
+        let ports = json!({"config.linkerd.io/opaque-ports": "80,8080"});
+        objects[1]["spec"]["template"]["metadata"]["annotations"] = ports.clone();
+        objects[2]["metadata"]["annotations"] = ports;
+        objects[2]["metadata"]["labels"] = json!({EXPORTED: "true"});
+        cluster.apply(&lines(objects))?;
+        cluster.rolled_out(DEMO, &format!("deploy/{OPAQUE}"), SOON)?;
+    }
+    let rows = [
+        ("unmeshed", "plain", format!("http://{PODINFO}.plain/")),
+        ("HTTP, same cluster", DEMO, format!("http://{PODINFO}.{DEMO}/")),
+        ("HTTP, through the gateway", DEMO, format!("http://{PODINFO}-east.{DEMO}/")),
+        ("opaque, same cluster", DEMO, format!("http://{OPAQUE}.{DEMO}/")),
+        ("opaque, through the gateway", DEMO, format!("http://{OPAQUE}-east.{DEMO}/")),
+    ];
+    for (what, namespace, url) in &rows {
+        let load = |requests: &str| {
+            let command = ["/mesh-demo", "load", url, "--fresh", "--requests", requests];
+            stage.west.exec(namespace, "deploy/client", "app", &command)
+        };
+        run::until("an answer", SOON, || load("200"))?;
+        note(&format!("  new connections, {what}: {}", load("8000")?.trim()));
+    }
+    for cluster in stage.both() {
+        cluster.line(&format!("delete -n {DEMO} deploy/{OPAQUE} service/{OPAQUE}"))?;
+    }
+    Ok(())
+}
+
 /// The gateway has no Pods for a while.
 async fn outage(stage: &Stage<'_>) -> Result<()> {
     let west = Api::open(&stage.west)?;
@@ -202,5 +240,62 @@ fn replaced(stage: &Stage<'_>) -> Result<()> {
         Ok((failed, _)) => poller.until(true)?.saturating_sub(failed),
     };
     note(&format!("  gateway Pod replaced: {:.2} s of failed traffic", lost.as_secs_f64()));
+    Ok(())
+}
+
+/// Nothing passes between the clusters, and nothing says so.
+async fn silent(stage: &Stage<'_>) -> Result<()> {
+    let west = Api::open(&stage.west)?;
+    west.when(&endpoints_path(), has_addresses).await?;
+    let cut = Instant::now();
+    stage.provider.set_link("east", false)?;
+    let empty = west.when(&endpoints_path(), |o| !has_addresses(o)).await;
+    stage.provider.set_link("east", true)?;
+    let withdrawn = empty?.saturating_duration_since(cut);
+    let back = Instant::now();
+    let again = west.when(&endpoints_path(), has_addresses).await?;
+    note(&format!(
+        "  gateway silent: withdrawn after {:.1} s; the path is there again: endpoints after {:.1} s",
+        withdrawn.as_secs_f64(),
+        again.saturating_duration_since(back).as_secs_f64()
+    ));
+    Ok(())
+}
+
+/// So many Services are exported at once.
+fn many(stage: &Stage<'_>) -> Result<()> {
+    const SERVICES: usize = 300;
+    let services = (0..SERVICES).map(|number| {
+        json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": format!("many-{number}"), "namespace": DEMO, "labels": {"many": "true"}},
+            "spec": {"selector": {"app": PODINFO}, "ports": [{"port": 80, "targetPort": "http"}]},
+        })
+    });
+    stage.east.apply(&lines(services))?;
+    let begun = Instant::now();
+    stage.east.line(&format!("label services -n {DEMO} -l many=true {EXPORTED}=true"))?;
+    let labelled = begun.elapsed();
+    let filled = || -> Result<usize> {
+        let mirrors = stage
+            .west
+            .get(&format!("endpoints -n {DEMO} -l mirror.linkerd.io/mirrored-service=true"))?;
+        let all = mirrors["items"].as_array().cloned().unwrap_or_default();
+        let many = |e: &&Value| {
+            e["metadata"]["name"].as_str().is_some_and(|name| name.starts_with("many-"))
+        };
+        Ok(all.iter().filter(many).filter(|e| has_addresses(Some(e))).count())
+    };
+    run::until("all mirrors have endpoints", SOON, || {
+        let now = filled()?;
+        ensure!(now == SERVICES, "{now} of {SERVICES}");
+        Ok(())
+    })?;
+    note(&format!(
+        "  {SERVICES} exports: kubectl labelled them in {:.1} s, all mirrors had endpoints {:.1} s after it began",
+        labelled.as_secs_f64(),
+        begun.elapsed().as_secs_f64()
+    ));
+    stage.east.line(&format!("delete services -n {DEMO} -l many=true"))?;
     Ok(())
 }

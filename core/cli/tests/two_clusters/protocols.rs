@@ -122,7 +122,7 @@ async fn ten_thousand_requests_without_a_failure() {
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let report = load::run(
             &through("echo-east.demo", "/", protocol),
-            Pace::Closed { workers: 64, requests: 10_000 },
+            Pace::Closed { workers: 64, requests: 10_000, fresh: false },
         )
         .await;
         println!("{protocol:?}: {report}");
