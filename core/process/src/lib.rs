@@ -1,8 +1,8 @@
 //! # The skeleton of a binary
 //!
 //! Job: what every program of the mesh needs around its own work: where it runs, its settings, logs,
-//! metrics, the admin server, readiness, drain and signals.
-//! May touch: the process (signals, stdout), sockets of the admin server.
+//! metrics, the admin server, readiness, drain, signals, supervised tasks.
+//! May touch: the process (signals, stdout, panics), sockets of the admin server.
 //! Must not touch: Kubernetes, the mesh API. Callers: every binary and the rooms that bind sockets.
 
 pub mod admin;
@@ -15,3 +15,4 @@ mod procfs;
 pub mod ready;
 pub mod settings;
 pub mod shutdown;
+pub mod tasks;

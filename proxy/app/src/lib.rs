@@ -16,6 +16,7 @@ mod worker;
 use mesh_process::{
     context::PodContext,
     settings::{BadSettings, Setting, env},
+    tasks,
 };
 use std::{ffi::OsString, path::Path, process::ExitCode};
 
@@ -39,6 +40,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
 }
 
 fn run_proxy(pod: &PodContext) -> ExitCode {
+    tasks::watch_panics();
     match start::start(pod).and_then(proxy::run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

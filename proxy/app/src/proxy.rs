@@ -24,9 +24,10 @@ use mesh_meshtls::{
     certifier::{self, Clock, Renewal, Token},
     store,
 };
+use mesh_net::listen::Listener;
 use mesh_observe::{Build, ControlClient, Facts, IdentityMetrics, Metrics, TlsInfo};
 use mesh_outbound::{ControlPlane, Discover, Entry, Routing};
-use mesh_process::{drain, metrics, ready::Readiness, shutdown};
+use mesh_process::{drain, metrics, ready::Readiness, shutdown, tasks};
 use std::{
     path::PathBuf,
     sync::Arc,
@@ -61,6 +62,9 @@ async fn supervise(started: Started) -> Result<(), StartError> {
     if let Err(error) = metrics::register_process(metrics.foreign()) {
         tracing::warn!(%error, "No metrics of the process");
     }
+    if let Err(error) = tasks::register_panics(metrics.foreign(), "proxy_task_panics_total") {
+        tracing::warn!(%error, "No metric of panics");
+    }
     let (asked, mut shutdown_asked) = mpsc::channel(1);
     let readiness = Readiness::new();
     let (signal, drain) = drain::channel();
@@ -79,12 +83,15 @@ async fn supervise(started: Started) -> Result<(), StartError> {
         environment(),
     );
     serve_admin(&started, &parts, admin)?;
+    let (ended, mut worker_ended) = mpsc::unbounded_channel();
     let workers = (0..started.settings.workers)
-        .map(|n| worker::spawn(n, parts.clone(), drain.clone(), is_over.clone()))
+        .map(|n| worker::spawn(n, parts.clone(), drain.clone(), is_over.clone(), ended.clone()))
         .collect::<Result<Vec<_>, _>>()?;
     drop((parts, drain));
 
     tokio::select! {
+        // Its share of the connections would not be accepted any more: a new process does better.
+        Some(worker) = worker_ended.recv() => return Err(StartError::Worker(worker)),
         cause = signals.recv() => tracing::info!(?cause, "Signal received; draining"),
         _ = shutdown_asked.recv() => tracing::info!("Shutdown requested; draining"),
     }
@@ -125,10 +132,13 @@ fn identity(started: &Started, metrics: &Metrics, readiness: &Readiness) {
     if let Some(expiry) = credentials.expiry() {
         metrics.identity.resumed(expiry);
     }
-    let run =
-        certifier::run(credentials.clone(), certify, token, renewal, Clock::system(), observer);
-    tokio::spawn(run);
-    tokio::spawn(keep_leaf(credentials.clone(), leaf_file(&started.folder)));
+    let own = credentials.clone();
+    tokio::spawn(tasks::keep("identity", move || {
+        let (own, certify, token) = (own.clone(), certify.clone(), token.clone());
+        certifier::run(own, certify, token, renewal, Clock::system(), observer.clone())
+    }));
+    let (own, leaf) = (credentials.clone(), leaf_file(&started.folder));
+    tokio::spawn(tasks::keep("keep certificate", move || keep_leaf(own.clone(), leaf.clone())));
 
     let (credentials, token) = (credentials.clone(), readiness.block("the first certificate"));
     tokio::spawn(async move {
@@ -152,6 +162,7 @@ async fn keep_leaf(credentials: Credentials, path: PathBuf) {
     }
 }
 
+#[derive(Clone)]
 struct CertificateMetrics(IdentityMetrics);
 
 impl certifier::Observe for CertificateMetrics {
@@ -273,7 +284,8 @@ fn gateway(
     }
     let path = started.snapshot();
     let view = View::resume(&path);
-    tokio::spawn(keep_saved(view.clone(), path));
+    let kept = view.clone();
+    tokio::spawn(tasks::keep("snapshot", move || keep_saved(kept.clone(), path.clone())));
     let config = mesh_gateway::Config {
         suffixes: settings.policy.gateway_suffixes.clone(),
         id: started.credentials.local().clone(),
@@ -297,7 +309,7 @@ fn suffix_text(suffix: &mesh_process::settings::form::Suffix) -> String {
 
 /// Serves the admin port on this thread, also while the workers drain.
 fn serve_admin(started: &Started, parts: &Parts, admin: Admin) -> Result<(), StartError> {
-    let listener = started.sockets.admin.listener().map_err(StartError::Bind)?;
+    let listener = Arc::new(started.sockets.admin.listener().map_err(StartError::Bind)?);
     let config = mesh_inbound::Config {
         detect_timeout: mesh_inbound::ADMIN_DETECT_TIMEOUT,
         access_log: None,
@@ -310,14 +322,19 @@ fn serve_admin(started: &Started, parts: &Parts, admin: Admin) -> Result<(), Sta
         parts.metrics.clone(),
         None,
     );
-    tokio::spawn(async move {
-        // Never drained: it answers until the process ends.
-        let (_never, drain) = drain::channel();
-        loop {
-            let accepted = listener.accept().await;
-            let service = admin.service(accepted.peer.ip());
-            tokio::spawn(inbound.clone().serve_admin(accepted, service, drain.clone()));
-        }
-    });
+    tokio::spawn(tasks::keep("admin accept", move || {
+        accept_admin(listener.clone(), inbound.clone(), admin.clone())
+    }));
     Ok(())
+}
+
+async fn accept_admin(listener: Arc<Listener>, inbound: Inbound<NoGateway>, admin: Admin) {
+    // Never drained: it answers until the process ends.
+    let (_never, drain) = drain::channel();
+    loop {
+        let accepted = listener.accept().await;
+        let service = admin.service(accepted.peer.ip());
+        let served = inbound.clone().serve_admin(accepted, service, drain.clone());
+        tasks::spawn("admin connection", served);
+    }
 }

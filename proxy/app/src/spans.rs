@@ -13,6 +13,7 @@ use mesh_observe::{
     ControlClient, Metrics,
     trace::{ExportMetrics, Exporter, Resource, Tracer},
 };
+use mesh_process::tasks;
 
 /// Traces to the collector of the settings; without one nothing is done, and requests pay nothing.
 pub(crate) fn start(started: &Started, metrics: &Metrics) {
@@ -30,7 +31,9 @@ pub(crate) fn start(started: &Started, metrics: &Metrics) {
     let counted = Counted { client: ControlClient::Collector, metrics: metrics.control.clone() };
     let channel = proxy::channel(started, &settings.collector, counted);
     let origin = channel.origin();
-    tokio::spawn(Exporter::new(channel, origin, resource, spans, export).run());
+    let mut exporter = Exporter::new(channel, origin, resource, spans, export);
+    // A panic costs the batch that caused it.
+    tokio::spawn(async move { while tasks::caught("spans", exporter.run()).await.is_err() {} });
     metrics.trace_to(tracer);
     tracing::info!(%addr, "Tracing");
 }

@@ -72,6 +72,8 @@ pub(crate) enum StartError {
     Dns(#[from] DnsError),
     #[error("cannot start a thread or runtime: {0}")]
     Thread(#[source] io::Error),
+    #[error("worker {0} has ended, which carried a part of all connections")]
+    Worker(usize),
 }
 
 impl StartError {
@@ -84,7 +86,12 @@ impl StartError {
             | Self::Name(_)
             | Self::Token { .. }
             | Self::Store(store::StoreError::Invalid { .. }) => BAD_CONFIGURATION,
-            Self::Store(_) | Self::Key(_) | Self::Bind(_) | Self::Dns(_) | Self::Thread(_) => 1,
+            Self::Store(_)
+            | Self::Key(_)
+            | Self::Bind(_)
+            | Self::Dns(_)
+            | Self::Thread(_)
+            | Self::Worker(_) => 1,
         }
     }
 

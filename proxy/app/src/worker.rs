@@ -11,9 +11,9 @@ use mesh_meshtls::Credentials;
 use mesh_net::listen::Bound;
 use mesh_observe::Metrics;
 use mesh_outbound::{Discover, Entry, Outbound};
-use mesh_process::drain;
+use mesh_process::{drain, tasks};
 use std::{io, sync::Arc, thread::JoinHandle};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// What every worker is made of.
 #[derive(Clone)]
@@ -39,16 +39,19 @@ pub(crate) struct GatewayParts {
     pub(crate) metrics: GatewayMetrics,
 }
 
-/// Starts a worker. It accepts once there is a certificate, stops with the drain, and ends with `over`.
+/// Starts a worker. It accepts once there is a certificate, stops with the drain, and ends with `over`;
+/// its end is told, whatever the cause.
 pub(crate) fn spawn(
     number: usize,
     parts: Parts,
     drain: drain::Watch,
     over: watch::Receiver<bool>,
+    ended: mpsc::UnboundedSender<usize>,
 ) -> Result<JoinHandle<()>, StartError> {
     let runtime = runtime().map_err(StartError::Thread)?;
     parts.metrics.runtimes.add(runtime.handle().clone());
     let body = move || {
+        let _ended = Ended(number, ended);
         if let Err(error) = runtime.block_on(work(parts, drain, over)) {
             tracing::error!(worker = number, %error, "Worker cannot listen");
         }
@@ -59,6 +62,16 @@ pub(crate) fn spawn(
         .name(format!("worker-{number}"))
         .spawn(body)
         .map_err(StartError::Thread)
+}
+
+/// Tells that a worker has ended, also by a panic.
+struct Ended(usize, mpsc::UnboundedSender<usize>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // Nobody listens once the drain has begun.
+        let _ = self.1.send(self.0);
+    }
 }
 
 /// A runtime for one thread.
@@ -72,20 +85,27 @@ async fn work(
     drain: drain::Watch,
     mut over: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let inbound = parts.inbound_socket.listener()?;
-    let outbound: Vec<_> =
-        parts.outbound_sockets.iter().map(Bound::listener).collect::<io::Result<_>>()?;
+    let inbound = Arc::new(parts.inbound_socket.listener()?);
+    let outbound = parts.outbound_sockets.iter().map(|bound| bound.listener().map(Arc::new));
+    let outbound: Vec<_> = outbound.collect::<io::Result<_>>()?;
     // Connections that come before the first certificate wait in the kernel.
     tokio::select! {
         () = parts.credentials.ready() => {}
         _ = drain.clone().signaled() => return Ok(()),
     }
-    tokio::spawn(parts.inbound().run(inbound, drain.clone()));
+    let (stack, draining) = (parts.inbound(), drain.clone());
+    tokio::spawn(tasks::keep("inbound accept", move || {
+        stack.clone().run(inbound.clone(), draining.clone())
+    }));
     let stack = parts.sending(parts.outbound.clone(), parts.discover.clone());
     for listener in outbound {
-        tokio::spawn(stack.clone().run(listener, parts.entry, drain.clone()));
+        let stack = stack.clone();
+        let (entry, draining) = (parts.entry, drain.clone());
+        tokio::spawn(tasks::keep("outbound accept", move || {
+            stack.clone().run(listener.clone(), entry, draining.clone())
+        }));
     }
-    drop((parts, drain));
+    drop((parts, drain, stack));
     // An error means that whoever tells the end is gone.
     let _ = over.wait_for(|over| *over).await;
     Ok(())

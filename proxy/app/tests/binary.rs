@@ -1,7 +1,7 @@
 //! # The binary as a container runs it
 //!
 //! A control plane in this process, in plaintext on loopback; the proxy as a child process.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, dead_code)]
 
 #[path = "binary/plane.rs"]
 mod plane;

@@ -1,11 +1,12 @@
 //! # A stream that is kept open
 //!
 //! Job: drive one server-streaming call for as long as somebody listens: deadlines, retries by code,
-//! backoff, and the last state kept while the stream is away.
+//! backoff, and the last state kept while the stream is away. A panic is one more end of a stream.
 //! May touch: timers, tasks. Must not touch: what messages mean. Callers: `destination`, `policy`.
 
 use crate::channel::Channel;
 use futures::{StreamExt, future::BoxFuture, stream::BoxStream};
+use mesh_process::tasks;
 use mesh_stack::backoff::{Attempts, Backoff};
 use std::{fmt, sync::Arc, time::Duration};
 use tokio::{
@@ -134,9 +135,11 @@ struct Driver<S> {
 impl<S: Source> Driver<S> {
     async fn run(mut self, out: &watch::Sender<S::Value>) {
         loop {
-            let status = match self.once(out).await {
-                End::Final => return,
-                End::Retry(status) => status,
+            // What a panic leaves half done, the first message of the next stream replaces.
+            let status = match tasks::caught("control-plane stream", self.once(out)).await {
+                Ok(End::Final) => return,
+                Ok(End::Retry(status)) => status,
+                Err(panicked) => Status::internal(panicked.to_string()),
             };
             let delay = if self.had_message { self.attempts.next_delay() } else { FIRST_RETRY };
             tracing::debug!(stream = %self.source.describe(), %status, ?delay, "Stream ended; will be opened again");
@@ -178,8 +181,8 @@ impl<S: Source> Driver<S> {
                 Some(Some(Err(status))) => return self.ended(status, out),
                 Some(Some(Ok(message))) => {
                     self.had_message = true;
-                    self.attempts.reset();
                     self.source.apply(message, out);
+                    self.attempts.reset();
                     next_by = self.limits.idle.map(|d| Instant::now() + d);
                 }
             }

@@ -3,12 +3,13 @@
 //! Real HTTP/2 and gRPC over in-memory pipes; the test answers each call itself. Time is paused.
 
 use crate::{
-    RefusalCode, State, StreamLimits,
+    Refusal, RefusalCode, State, StreamLimits,
     channel::{Channel, Dial},
     destination::DestinationClient,
     policy::PolicyClient,
+    stream::{self, Messages, Source},
 };
-use futures::future::BoxFuture;
+use futures::{StreamExt, future::BoxFuture};
 use linkerd2_proxy_api::{
     destination::{
         self as api,
@@ -24,6 +25,7 @@ use mesh_model::{
     inbound::{DETECT_TIMEOUT, DefaultPolicy, ServerPolicy},
     profile::Profile,
 };
+use mesh_process::tasks;
 use mesh_stack::io::BoxedIo;
 use std::{
     io,
@@ -345,4 +347,57 @@ async fn a_port_has_the_default_policy_until_the_first_message_and_keeps_the_las
     stream.send(Err(Status::invalid_argument("gone"))).await.unwrap();
     assert!(policy.changed().await.is_err());
     assert_eq!(policy.borrow().meta.name(), "all-authenticated");
+}
+
+/// A stream whose first messages make its client panic.
+struct Fragile {
+    opened: Arc<AtomicUsize>,
+}
+
+/// Messages that panic before the first that does not.
+const POISON: usize = 4;
+
+impl Source for Fragile {
+    type Message = usize;
+    type Value = usize;
+
+    fn open(&self) -> BoxFuture<'static, Result<Messages<usize>, Status>> {
+        let number = self.opened.fetch_add(1, Ordering::SeqCst);
+        let first = futures::stream::once(std::future::ready(Ok(number)));
+        let messages = first.chain(futures::stream::pending()).boxed();
+        Box::pin(std::future::ready(Ok(messages)))
+    }
+
+    fn apply(&mut self, message: usize, out: &watch::Sender<usize>) {
+        assert!(message >= POISON, "on purpose");
+        out.send_replace(message);
+    }
+
+    fn refused(&mut self, _: Refusal, _: &watch::Sender<usize>) -> bool {
+        true
+    }
+
+    fn is_answer(&self, _: RefusalCode) -> bool {
+        false
+    }
+
+    fn describe(&self) -> String {
+        "fragile".to_owned()
+    }
+}
+
+// proves: TASK-2
+#[tokio::test(start_paused = true)]
+async fn a_panic_is_one_more_end_of_a_stream() {
+    tasks::watch_panics();
+    let plane = fixture(0);
+    let opened = Arc::new(AtomicUsize::new(0));
+    let source = Fragile { opened: opened.clone() };
+    let start = Instant::now();
+    let mut value = stream::spawn(&plane.channel, StreamLimits::default(), source, 0);
+    until(&mut value, |value| *value == POISON).await;
+    assert_eq!(opened.load(Ordering::SeqCst), POISON + 1);
+    assert_eq!(tasks::panics("control-plane stream"), POISON as u64);
+    // Pauses grow from 100 ms: 0.1 + 0.2 + 0.4 + 0.8.
+    assert!(start.elapsed() >= Duration::from_millis(1500), "{:?}", start.elapsed());
 }

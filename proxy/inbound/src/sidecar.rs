@@ -32,12 +32,12 @@ use mesh_net::{
 use mesh_observe::{
     DetectResult, Direction, InboundErrorLabels, Metrics, NoTls, TransportLabels, TransportPeer,
 };
-use mesh_process::drain;
+use mesh_process::{drain, tasks};
 use mesh_stack::{
     io::{BoxedIo, Io},
     queue::Queue,
 };
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{borrow::Borrow, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// One worker's inbound half; `G` is what takes named connections, if anything.
@@ -73,15 +73,15 @@ impl<G: Gateway> Inbound<G> {
     }
 
     /// Accepts until the drain starts. Connections then go on; each holds the drain until it ends.
-    pub async fn run(self, listener: Listener, drain: drain::Watch) {
+    pub async fn run(self, listener: impl Borrow<Listener>, drain: drain::Watch) {
         let stop = drain.clone().signaled();
         tokio::pin!(stop);
         loop {
             let accepted = tokio::select! {
                 _ = &mut stop => return,
-                accepted = listener.accept() => accepted,
+                accepted = listener.borrow().accept() => accepted,
             };
-            tokio::spawn(self.clone().serve(accepted, drain.clone()));
+            tasks::spawn("inbound connection", self.clone().serve(accepted, drain.clone()));
         }
     }
 

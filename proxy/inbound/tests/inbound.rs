@@ -3,6 +3,10 @@
 
 #[path = "inbound/access_log.rs"]
 mod access_log;
+#[path = "inbound/admin.rs"]
+mod admin;
+#[path = "inbound/faults.rs"]
+mod faults;
 #[path = "inbound/harness.rs"]
 mod harness;
 #[path = "inbound/policy.rs"]

@@ -27,14 +27,19 @@ use mesh_net::{
     orig_dst,
 };
 use mesh_observe::Metrics;
-use mesh_process::drain;
+use mesh_process::{drain, tasks};
 use mesh_stack::{
     cache::{Cache, Handle},
     io::Io,
     queue::Queue,
 };
 use parking_lot::Mutex;
-use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{
+    borrow::Borrow,
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Weak},
+};
 use tokio::time::Instant;
 
 /// The outbound half. Clones share everything; a worker has one of its own, with its own connections.
@@ -47,6 +52,21 @@ struct Shared {
     /// Questions under way: however many ask, discovery is asked once at a time.
     lookups: Arc<Mutex<HashMap<Authority, LookUp>>>,
     in_flight: Queue,
+}
+
+/// A question under way. Leaves the table when it ends, however it does.
+struct Asked {
+    authority: Authority,
+    lookups: Weak<Mutex<HashMap<Authority, LookUp>>>,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        // Dropped with the table itself, or with what the table has let go.
+        let lookups = self.lookups.upgrade();
+        let removed = lookups.and_then(|lookups| lookups.lock().remove(&self.authority));
+        drop(removed);
+    }
 }
 
 type LookUp = future::Shared<future::BoxFuture<'static, Result<Handle<Target>, DiscoverError>>>;
@@ -79,15 +99,15 @@ impl Outbound {
     }
 
     /// Accepts until the drain starts; each connection then finishes in its own time.
-    pub async fn run(self, listener: Listener, entry: Entry, drain: drain::Watch) {
+    pub async fn run(self, listener: impl Borrow<Listener>, entry: Entry, drain: drain::Watch) {
         let mut signaled = std::pin::pin!(drain.clone().signaled());
         loop {
             let accepted = tokio::select! {
                 _ = &mut signaled => return,
-                accepted = listener.accept() => accepted,
+                accepted = listener.borrow().accept() => accepted,
             };
             let (outbound, drain) = (self.clone(), drain.clone());
-            tokio::spawn(async move {
+            tasks::spawn("outbound connection", async move {
                 let (client, mut to) = (accepted.peer, accepted.local);
                 if let Err(error) = outbound.connection(accepted, entry, drain, &mut to).await {
                     outbound.parts().metrics.errors.outbound_tcp(error.kind(), to);
@@ -155,14 +175,10 @@ impl Outbound {
     fn look_up(&self, authority: Authority) -> LookUp {
         let (parts, targets) = (self.0.parts.clone(), self.0.targets.clone());
         // Weak: the table holds this future.
-        let lookups = Arc::downgrade(&self.0.lookups);
+        let asked = Asked { authority, lookups: Arc::downgrade(&self.0.lookups) };
         let look_up = async move {
-            let build = || Target::discover(&authority, parts);
-            let found = targets.get_or_build(&authority, build).await;
-            if let Some(lookups) = lookups.upgrade() {
-                lookups.lock().remove(&authority);
-            }
-            found
+            let build = || Target::discover(&asked.authority, parts);
+            targets.get_or_build(&asked.authority, build).await
         };
         look_up.boxed().shared()
     }

@@ -27,9 +27,13 @@ mod http2;
 mod ingress;
 #[path = "traffic/mesh_tls.rs"]
 mod mesh_tls;
+#[path = "traffic/panics.rs"]
+mod panics;
 #[path = "traffic/profiles.rs"]
 mod profiles;
 #[path = "traffic/routes.rs"]
 mod routes;
+#[path = "traffic/slow.rs"]
+mod slow;
 #[path = "traffic/tcp.rs"]
 mod tcp;

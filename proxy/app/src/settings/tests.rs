@@ -41,6 +41,30 @@ fn defaults_are_linkerds() {
     assert_eq!(settings.control.identity.name, None);
 }
 
+// proves: SET-8
+#[test]
+fn an_address_goes_with_its_identity() {
+    const NAME: &str = "LINKERD2_PROXY_POLICY_SVC_NAME";
+    const ADDR: &str = "LINKERD2_PROXY_POLICY_SVC_ADDR";
+    let error = Settings::read(
+        |name| if name == NAME { None } else { minimal(name) },
+        &PodContext::default(),
+        1,
+    );
+    let error = error.unwrap_err();
+    assert!(error.to_string().contains("POLICY_SVC"), "{error}");
+    let loopback = Settings::read(
+        |name| match name {
+            NAME => None,
+            ADDR => Some("127.0.0.1:8090".to_owned()),
+            other => minimal(other),
+        },
+        &PodContext::default(),
+        1,
+    );
+    assert_eq!(loopback.unwrap().control.policy.name, None);
+}
+
 #[test]
 fn every_bad_value_is_told() {
     let error = read(|name| match name {
@@ -58,6 +82,7 @@ fn every_bad_value_is_told() {
     assert_eq!(error.0.len(), 7, "{error}");
 }
 
+// proves: SET-7
 #[test]
 fn workers_follow_the_cpus() {
     let of = |change: &'static [(&'static str, &'static str)]| {

@@ -23,12 +23,17 @@ use linkerd2_proxy_api::{
         outbound_policies_server::{OutboundPolicies, OutboundPoliciesServer},
     },
 };
+use mesh_meshtls::{
+    Credentials, Params,
+    control::{ControlAcceptor, ControlConfig},
+};
 use mesh_model::{
     endpoint::{Endpoint, EndpointMetadata, EndpointUpdate},
     outbound::OutboundPolicy,
     profile::Profile,
 };
-use mesh_pki::{CaParams, Csr, Issuer, LeafPolicy, create_issuer, create_root};
+use mesh_pki::{CaParams, Csr, Issuer, Key, LeafPolicy, TrustBundle, create_issuer, create_root};
+use mesh_process::drain;
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
@@ -48,6 +53,8 @@ use tokio::{
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status};
 
+/// The name of a control plane that is [`Plane::start_secured`].
+pub(crate) const CONTROL_NAME: &str = "plane.linkerd.serviceaccount.identity.linkerd.cluster.local";
 pub(crate) const NAME: &str = "web.demo.serviceaccount.identity.linkerd.cluster.local";
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -58,6 +65,7 @@ struct Answers {
     signed: Arc<AtomicU32>,
     app: Arc<watch::Sender<Option<SocketAddr>>>,
     services: Arc<Mutex<HashMap<String, Service>>>,
+    sets: Arc<Mutex<HashMap<String, watch::Sender<Vec<Endpoint>>>>>,
 }
 
 /// What is told of a name, other than what [`Plane::slow_app`] says.
@@ -86,28 +94,34 @@ impl Plane {
 
     /// As `start`, on listeners that all have one address, each in a network of its own.
     pub(crate) fn start_on(signs: bool, listeners: Vec<TcpListener>) -> Self {
-        let from = SystemTime::now() - HOUR;
-        let root = create_root(&CaParams::root("root", from, 1000 * HOUR)).unwrap();
-        let made = create_issuer(&root, &CaParams::issuer("issuer", from, 1000 * HOUR)).unwrap();
-        let (certificate, key) = (made.certificate.to_pem(), made.key.to_pem());
-        let issuer = Issuer::from_pem(certificate.as_bytes(), key.as_bytes()).unwrap();
-        let answers = Answers {
-            issuer: Arc::new(issuer),
-            signs: watch::channel(signs).0,
-            signed: Arc::default(),
-            app: Arc::new(watch::channel(None).0),
-            services: Arc::default(),
-        };
+        let (answers, anchors) = Answers::of_a_new_root(signs);
         let addr = listeners[0].local_addr().unwrap();
         for listener in listeners {
-            let server = tonic::transport::Server::builder()
-                .add_service(IdentityServer::new(answers.clone()))
-                .add_service(DestinationServer::new(answers.clone()))
-                .add_service(InboundServerPoliciesServer::new(answers.clone()))
-                .add_service(OutboundPoliciesServer::new(answers.clone()));
-            tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+            tokio::spawn(answers.server().serve_with_incoming(TcpListenerStream::new(listener)));
         }
-        Self::of(addr, root.certificate.to_pem(), answers)
+        Self::of(addr, anchors, answers)
+    }
+
+    /// On a port that takes mesh TLS for [`CONTROL_NAME`], as control planes have it.
+    pub(crate) async fn start_secured(ip: IpAddr) -> Self {
+        let (answers, anchors) = Answers::of_a_new_root(true);
+        let listener = TcpListener::bind((ip, 0)).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        // The same port takes calls of those who have no certificate yet.
+        let config = ControlConfig { require_client: false, ..ControlConfig::default() };
+        let own = answers.credentials(CONTROL_NAME, &anchors);
+        let acceptor = ControlAcceptor::new(listener, own, config);
+        let server = answers.server();
+        tokio::spawn(async move {
+            let (_never, drain) = drain::channel();
+            server.serve_with_incoming(acceptor.incoming(drain)).await
+        });
+        Self::of(addr, anchors, answers)
+    }
+
+    /// Where it listens.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
     }
 
     fn of(addr: SocketAddr, anchors: String, answers: Answers) -> Self {
@@ -124,6 +138,15 @@ impl Plane {
     /// Tells of a name, or of an address, from now on.
     pub(crate) fn service(&self, name: &str, service: Service) {
         self.answers.services.lock().unwrap().insert(name.to_owned(), service);
+    }
+
+    /// The endpoints of a name that [`Self::service`] has told of; streams learn of each change.
+    pub(crate) fn endpoints(&self, name: &str, endpoints: Vec<Endpoint>) {
+        let mut sets = self.answers.sets.lock().unwrap();
+        match sets.get(name) {
+            Some(set) => drop(set.send_replace(endpoints)),
+            None => drop(sets.insert(name.to_owned(), watch::channel(endpoints).0)),
+        }
     }
 
     pub(crate) fn sign(&self) {
@@ -314,7 +337,7 @@ impl Drop for Proxy {
     }
 }
 
-fn fresh_ip() -> IpAddr {
+pub(crate) fn fresh_ip() -> IpAddr {
     static NEXT: AtomicU8 = AtomicU8::new(2);
     let last = NEXT.fetch_add(1, Ordering::Relaxed);
     [127, 213, (std::process::id() % 250) as u8, last].into()
@@ -323,6 +346,50 @@ fn fresh_ip() -> IpAddr {
 // === the services ===
 
 impl Answers {
+    fn of_a_new_root(signs: bool) -> (Self, String) {
+        let from = SystemTime::now() - HOUR;
+        let root = create_root(&CaParams::root("root", from, 1000 * HOUR)).unwrap();
+        let made = create_issuer(&root, &CaParams::issuer("issuer", from, 1000 * HOUR)).unwrap();
+        let (certificate, key) = (made.certificate.to_pem(), made.key.to_pem());
+        let issuer = Issuer::from_pem(certificate.as_bytes(), key.as_bytes()).unwrap();
+        let answers = Self {
+            issuer: Arc::new(issuer),
+            signs: watch::channel(signs).0,
+            signed: Arc::default(),
+            app: Arc::new(watch::channel(None).0),
+            services: Arc::default(),
+            sets: Arc::default(),
+        };
+        (answers, root.certificate.to_pem())
+    }
+
+    fn server(&self) -> tonic::transport::server::Router {
+        tonic::transport::Server::builder()
+            .add_service(IdentityServer::new(self.clone()))
+            .add_service(DestinationServer::new(self.clone()))
+            .add_service(InboundServerPoliciesServer::new(self.clone()))
+            .add_service(OutboundPoliciesServer::new(self.clone()))
+    }
+
+    /// Certified by this control plane's own root.
+    fn credentials(&self, name: &str, anchors: &str) -> Credentials {
+        let credentials = Credentials::new(Params {
+            local: name.parse().unwrap(),
+            server_name: name.parse().unwrap(),
+            anchors: TrustBundle::from_pem(anchors.as_bytes()).unwrap(),
+            key: Key::generate().unwrap(),
+            csr: None,
+        })
+        .unwrap();
+        let now = SystemTime::now();
+        let csr = Csr::from_der(&credentials.csr()).unwrap().check(credentials.local()).unwrap();
+        let policy = LeafPolicy { lifetime: HOUR, clock_skew: Duration::from_secs(1) };
+        let leaf = self.issuer.issue(&csr, policy, now).unwrap();
+        let chain: Vec<_> = leaf.intermediates.iter().map(|d| d.to_vec()).collect();
+        credentials.install(&leaf.leaf, &chain, now).unwrap();
+        credentials
+    }
+
     /// What is told of `name:port`.
     fn about(&self, path: &str) -> Option<Service> {
         let (name, _) = path.rsplit_once(':')?;
@@ -340,6 +407,36 @@ fn lasting<T: Send + 'static>(message: Option<T>) -> Response<Stream<T>> {
             let _ = sender.send(Ok(message)).await;
         }
         sender.closed().await;
+    });
+    Response::new(ReceiverStream::new(receiver))
+}
+
+/// A stream that tells a set of endpoints and its changes.
+fn changing(mut set: watch::Receiver<Vec<Endpoint>>) -> Response<Stream<dst::Update>> {
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let mut told: Vec<Endpoint> = Vec::new();
+        loop {
+            let now = set.borrow_and_update().clone();
+            let is_in = |set: &[Endpoint], addr| set.iter().any(|e| e.addr == addr);
+            let new: Vec<_> = now.iter().filter(|e| !is_in(&told, e.addr)).cloned().collect();
+            let gone = told.iter().map(|e| e.addr).filter(|addr| !is_in(&now, *addr));
+            let gone: Vec<_> = gone.collect();
+            let add = (!new.is_empty()).then_some(EndpointUpdate::Add(new));
+            let remove = (!gone.is_empty()).then_some(EndpointUpdate::Remove(gone));
+            for update in add.into_iter().chain(remove) {
+                let update = mesh_wire::destination::update_to_proto(&update, &Arc::default());
+                if sender.send(Ok(update)).await.is_err() {
+                    return;
+                }
+            }
+            told = now;
+            tokio::select! {
+                Ok(()) = set.changed() => {}
+                () = sender.closed() => return,
+                else => return,
+            }
+        }
     });
     Response::new(ReceiverStream::new(receiver))
 }
@@ -377,7 +474,12 @@ impl Destination for Answers {
         &self,
         request: Request<dst::GetDestination>,
     ) -> Result<Response<Self::GetStream>, Status> {
-        let endpoint = match self.about(&request.get_ref().path) {
+        let path = &request.get_ref().path;
+        let name = path.rsplit_once(':').map_or("", |(name, _)| name);
+        if let Some(set) = self.sets.lock().unwrap().get(name) {
+            return Ok(changing(set.subscribe()));
+        }
+        let endpoint = match self.about(path) {
             Some(service) => service.endpoint,
             None => {
                 let addr = self.app.borrow().ok_or_else(|| Status::not_found("no app"))?;

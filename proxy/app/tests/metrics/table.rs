@@ -347,6 +347,7 @@ pub(crate) const FAMILIES: &[&[Expected]] = &[
         family("gateway_refusals_total", COUNTER, "reason").rare(),
         family("opentelemetry_span_drops_total", COUNTER, "reason"),
         family("tokio_rt_tasks", GAUGE, ""),
+        family("proxy_task_panics_total", COUNTER, "task").rare(),
     ],
 ];
 

@@ -26,7 +26,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{sync::Notify, time::Instant};
+use tokio::{sync::Notify, task::AbortHandle, time::Instant};
 
 pub(crate) struct Pool {
     idle: Arc<Idle>,
@@ -67,6 +67,19 @@ struct Parked {
 struct Connection {
     send: SendRequest<Body>,
     opened: Instant,
+    driver: AbortHandle,
+    /// A response is awaited, or being read.
+    busy: bool,
+}
+
+impl Drop for Connection {
+    /// Nobody waits for the response any more: the codec would first write what it has, to a peer that may
+    /// never read on.
+    fn drop(&mut self) {
+        if self.busy {
+            self.driver.abort();
+        }
+    }
 }
 
 impl Pool {
@@ -95,8 +108,10 @@ impl Pool {
         let key = Key::of(&request).filter(|_| client.is_none());
         normalize::for_http1(&mut request);
         let connect = request.method() == Method::CONNECT;
-        let (response, connection) = self.exchange(shared, endpoint, key.as_ref(), request).await?;
+        let (response, mut connection) =
+            self.exchange(shared, endpoint, key.as_ref(), request).await?;
         if is_upgrade(&response, connect) {
+            connection.busy = false;
             return switch(response, client, connect);
         }
         Ok(self.park_after(response, key, connection))
@@ -163,6 +178,7 @@ impl Pool {
     ) -> Result<(Response<hyper::body::Incoming>, Connection), SendError> {
         let idempotent = request.method().is_idempotent();
         while let Some(mut connection) = self.idle.take(key).await {
+            connection.busy = true;
             match connection.send.try_send_request(request).await {
                 Ok(response) => return Ok((response, connection)),
                 // The peer closed the connection before the request was written: take the next.
@@ -175,6 +191,7 @@ impl Pool {
         let mut connection = open(shared, endpoint)
             .await
             .map_err(|failure| SendError::unprocessed(Error::Connect(Arc::new(failure))))?;
+        connection.busy = true;
         match connection.send.try_send_request(request).await {
             Ok(response) => Ok((response, connection)),
             Err(error) => {
@@ -193,11 +210,7 @@ impl Pool {
     ) -> Response<Body> {
         let ended = response.body().is_end_stream();
         let response = response.map(Body::from);
-        let Some(key) = key else {
-            // The connection closes after this exchange.
-            return response;
-        };
-        let parking = Parking { idle: self.idle.clone(), key, connection: Some(connection) };
+        let mut parking = Parking { idle: self.idle.clone(), key, connection: Some(connection) };
         if ended {
             parking.park();
             return response;
@@ -209,18 +222,16 @@ impl Pool {
 /// Parks a connection at the end of its response; a response that breaks or is abandoned closes it.
 struct Parking {
     idle: Arc<Idle>,
-    key: Key,
+    /// `None`: the connection closes after this exchange.
+    key: Option<Key>,
     connection: Option<Connection>,
 }
 
 impl Parking {
-    fn park(mut self) {
-        self.park_now();
-    }
-
-    fn park_now(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            let key = self.key.clone();
+    fn park(&mut self) {
+        let Some(mut connection) = self.connection.take() else { return };
+        connection.busy = false;
+        if let Some(key) = self.key.take() {
             self.idle.clone().park(key, connection);
         }
     }
@@ -231,7 +242,7 @@ impl ObserveBody for Parking {
 
     fn end(&mut self, end: End<'_>) {
         if let End::Complete(_) = end {
-            self.park_now();
+            self.park();
         }
     }
 }
@@ -344,12 +355,12 @@ async fn open(shared: &Shared, endpoint: &Endpoint) -> Result<Connection, Connec
         .await
         .map_err(|e| ConnectFailure::Io(io::Error::other(e)))?;
     let addr = endpoint.addr;
-    tokio::spawn(async move {
+    let driver = tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%addr, %error, "an HTTP/1 connection ended");
         }
     });
-    Ok(Connection { send, opened: Instant::now() })
+    Ok(Connection { send, opened: Instant::now(), driver: driver.abort_handle(), busy: false })
 }
 
 /// A kept connection that closes without an answer most likely closed before the request came, and an

@@ -26,6 +26,7 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 use tokio::sync::Notify;
 
@@ -35,6 +36,8 @@ const ADAPTED_WINDOW: u32 = 16 << 20;
 const SEND_BUFFER: usize = 400 * 1024;
 /// Largest header list where nothing is set.
 const HEADER_LIST: u32 = 16 * 1024;
+/// Longest wait for the preface, which a client sends at once.
+const PREFACE: Duration = Duration::from_secs(10);
 /// Resets sent for the peer's own errors before it counts as hostile.
 const ERROR_RESETS: usize = 1024;
 
@@ -52,6 +55,10 @@ pub(super) async fn serve<S: Service>(
             made = poll_fn(|cx| flushed(handshake.as_mut().poll(cx), &flush, cx)) => made?,
             // A client that has not said a word yet has nothing to lose.
             () = &mut drain => return Ok(()),
+            () = tokio::time::sleep(PREFACE) => {
+                let late = io::Error::new(io::ErrorKind::TimedOut, "no HTTP/2 preface in time");
+                return Err(late.into());
+            }
         }
     };
     let ping = connection.ping_pong().filter(|_| params.keep_alive.is_some());

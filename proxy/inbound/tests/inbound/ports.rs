@@ -157,3 +157,47 @@ async fn an_application_that_refuses_is_a_bad_gateway() {
     assert!(answer.contains("l5d-proxy-connection: close"), "{answer}");
     pod.counted(r#"inbound_http_errors_total{error="i/o","#).await;
 }
+
+// proves: INB-15
+#[tokio::test]
+async fn what_was_meant_for_another_pod_is_closed() {
+    let policy = default(DefaultPolicy::AllUnauthenticated);
+    let pod = Pod::with(policy, |config, _| {
+        config.ips = [fresh_ip()].into();
+    });
+    let pod = pod.await;
+    assert_eq!(converse(pod.redirected().await, GET).await, "");
+    pod.counted(r#"inbound_tcp_errors_total{error="unexpected","#).await;
+}
+
+// proves: HTTP-12
+#[tokio::test]
+async fn an_http2_server_tells_the_windows_that_linkerd_tells() {
+    let pod = Pod::new(default(DefaultPolicy::AllUnauthenticated)).await;
+    let mut io = pod.redirected().await;
+    io.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    // Frames of RFC 9113: SETTINGS (4) and the WINDOW_UPDATE (8) of the connection.
+    let (mut stream_window, mut header_list, mut window) = (65_535, None, 65_535);
+    while window == 65_535 {
+        let mut head = [0; 9];
+        io.read_exact(&mut head).await.unwrap();
+        let mut payload = vec![0; usize::from(u16::from_be_bytes([head[1], head[2]]))];
+        io.read_exact(&mut payload).await.unwrap();
+        let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
+        match head[3] {
+            4 => {
+                for setting in payload.chunks_exact(6) {
+                    match setting[1] {
+                        4 => stream_window = number(&setting[2..]),
+                        6 => header_list = Some(number(&setting[2..])),
+                        3 => panic!("the number of streams is not bounded"),
+                        _ => {}
+                    }
+                }
+            }
+            8 => window += number(&payload),
+            _ => {}
+        }
+    }
+    assert_eq!((stream_window, header_list, window), (65_535, Some(16_384), 1 << 20));
+}

@@ -128,8 +128,8 @@ where
         Self { client, resource: resource.message(), spans, metrics }
     }
 
-    /// Runs until every tracer is gone; then sends the rest.
-    pub async fn run(mut self) {
+    /// Runs until every tracer is gone; then sends the rest. To be called again after a panic.
+    pub async fn run(&mut self) {
         self.metrics.streams.incr();
         let mut batch = Vec::new();
         while let Some(first) = self.spans.recv().await {

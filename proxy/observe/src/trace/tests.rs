@@ -77,7 +77,8 @@ fn rig() -> Rig {
     resource.extend("app=\"web\"\nzone=\"a\"\n", &['\n']);
     resource.extend("zone=b,odd", &['\n', ',']);
     let origin = http::Uri::from_static("http://collector:4317");
-    tokio::spawn(Exporter::new(collector, origin, resource, spans, metrics).run());
+    let mut exporter = Exporter::new(collector, origin, resource, spans, metrics);
+    tokio::spawn(async move { exporter.run().await });
     Rig { registrar, tracer, requests, refuses }
 }
 

@@ -27,11 +27,11 @@ use tokio::{
     time::Instant,
 };
 
-const NAME: &str = "web.shop.svc.cluster.local:80";
-const MS: Duration = Duration::from_millis(1);
+pub(crate) const NAME: &str = "web.shop.svc.cluster.local:80";
+pub(crate) const MS: Duration = Duration::from_millis(1);
 
 /// A peer that does what `act` does with each connection, behind a route with these limits.
-async fn peer<F>(
+pub(crate) async fn peer<F>(
     timeouts: Timeouts,
     act: impl Fn(TcpStream) -> F + Send + 'static,
 ) -> (Rig, SocketAddr)
@@ -60,12 +60,12 @@ where
     (rig, entrance)
 }
 
-fn get() -> Request<Body> {
+pub(crate) fn get() -> Request<Body> {
     Request::get("/some/path").header("host", "web").body(Body::empty()).unwrap()
 }
 
 /// A line of the scrape that has all of these.
-fn told(rig: &Rig, parts: &[&str]) -> bool {
+pub(crate) fn told(rig: &Rig, parts: &[&str]) -> bool {
     let shown = String::from_utf8(rig.metrics.text()).unwrap();
     shown.lines().any(|line| parts.iter().all(|part| line.contains(part)) && !line.ends_with(" 0"))
 }

@@ -251,3 +251,45 @@ async fn weighted_targets_take_the_traffic_while_they_are_there() {
     assert_eq!(share(&[(1, 1)]).await, [0, 400, 0]);
     assert_eq!(share(&[]).await, [400, 0, 0], "removed");
 }
+
+// proves: OUT-15
+#[tokio::test]
+async fn the_peer_is_told_the_canonical_name() {
+    let (server, mut heads) =
+        raw_server(b"HTTP/1.1 200 OK\r\nl5d-proxy-error: secret\r\ncontent-length: 0\r\n\r\n")
+            .await;
+    let rig = Rig::new();
+    rig.known.service(NAME, false, plain(server));
+    let ask = async || {
+        let mut request = get("/a");
+        let spoofed = http::HeaderValue::from_static("spoofed:1");
+        request.headers_mut().insert("l5d-dst-canonical", spoofed);
+        h1(rig.entrance(NAME).await).await.send_request(request).await.unwrap()
+    };
+    put(&rig.known.profiles, NAME, web(vec![route("/a")], None));
+    let response = ask().await;
+    assert!(!response.headers().contains_key("l5d-proxy-error"), "{response:?}");
+    let head = heads.recv().await.unwrap();
+    assert!(head.contains("l5d-dst-canonical: web.shop.svc.cluster.local:80\r\n"), "{head}");
+    assert!(!head.contains("spoofed"), "{head}");
+}
+
+// proves: OUT-16
+#[tokio::test]
+async fn an_endpoint_of_this_pod_is_reached_as_it_is() {
+    let (server, mut heads) = raw_server(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    let rig = Rig::with(|config| {
+        config.inbound_ips = [server.ip()].into();
+    });
+    let metadata = EndpointMetadata {
+        tls: Some(tls()),
+        hint: ProtocolHint::Http2,
+        opaque_transport: std::num::NonZeroU16::new(1),
+        ..EndpointMetadata::default()
+    };
+    rig.known.service(NAME, false, set(&[(server, metadata)]));
+    assert_eq!(status_of(&rig, get("/a")).await, 200);
+    let head = heads.recv().await.unwrap();
+    assert!(head.starts_with("GET /a HTTP/1.1\r\n"), "{head}");
+    assert!(shown(&rig).contains(r#"no_tls_reason="loopback""#), "{}", shown(&rig));
+}

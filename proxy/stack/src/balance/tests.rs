@@ -207,3 +207,121 @@ async fn a_set_known_to_be_empty_is_not_waited_for_while_there_are_others() {
     assert!(set.is_available(), "it may become ready");
     assert_eq!(set.count(), Count { ready: 0, pending: 1 });
 }
+
+/// The members that may be taken, the obvious way.
+fn allowed(ready: &[u8], tried: &[u8]) -> Vec<u8> {
+    let but = |left_out: &dyn Fn(u8) -> bool| -> Vec<u8> {
+        ready.iter().copied().filter(|n| !left_out(*n)).collect()
+    };
+    let untried = but(&|n| tried.contains(&n));
+    let but_last = but(&|n| tried.last() == Some(&n));
+    [untried, but_last, ready.to_vec()].into_iter().find(|set| !set.is_empty()).unwrap_or_default()
+}
+
+/// All sequences of at most `left` of the three members.
+fn sequences(left: usize) -> Vec<Vec<u8>> {
+    let mut all = vec![vec![]];
+    if left > 0 {
+        for shorter in sequences(left - 1) {
+            all.extend((1..=3).map(|n| [shorter.clone(), vec![n]].concat()));
+        }
+    }
+    all
+}
+
+// proves: STACK-7
+#[tokio::test(start_paused = true)]
+async fn every_readiness_with_every_history() {
+    for algorithm in [Algorithm::PeakEwma, Algorithm::LeastLoaded, Algorithm::RoundRobin] {
+        let set = set(Balancing { algorithm, ..Balancing::default() });
+        fill(&set, [(1, 0), (2, 0), (3, 0)], true);
+        for up in 0..8_u8 {
+            let ready: Vec<u8> = (1..=3).filter(|n| up & (1 << (n - 1)) != 0).collect();
+            for n in 1..=3 {
+                member(&set, n).ready.store(ready.contains(&n), Relaxed);
+            }
+            for history in sequences(4) {
+                let mut tried = Tried::default();
+                history.iter().for_each(|n| tried.note(addr(*n)));
+                let allowed: Vec<_> = allowed(&ready, &history).into_iter().map(addr).collect();
+                for _ in 0..8 {
+                    let picked = set.pick(&(), &tried, Instant::now());
+                    let picked = picked.map(|p| p.member.endpoint.addr);
+                    let right = picked.map_or(allowed.is_empty(), |p| allowed.contains(&p));
+                    assert!(right, "{algorithm:?}: {picked:?} of {ready:?} after {history:?}");
+                }
+            }
+        }
+    }
+}
+
+/// What may happen to a set with one member, and to a caller that waits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Event {
+    Up,
+    Down,
+    Leaves,
+    Returns,
+    /// One second of the three that callers may wait.
+    Second,
+}
+
+// proves: STACK-7
+#[tokio::test(start_paused = true)]
+async fn every_order_of_readiness_discovery_and_time_ends_a_wait_rightly() {
+    use Event::{Down, Leaves, Returns, Second, Up};
+    let events = [Up, Down, Leaves, Returns, Second];
+    for number in 0..events.len().pow(5) {
+        let order: Vec<Event> =
+            (0..5).map(|place| events[number / events.len().pow(place) % events.len()]).collect();
+        let set = set(Balancing::default());
+        fill(&set, [(1, 0)], false);
+        let waiting = {
+            let set = set.clone();
+            tokio::spawn(async move { acquire(&set).await })
+        };
+        tokio::task::yield_now().await;
+        // The obvious model: who waits is served at the first moment at which a member is there and ready,
+        // and fails when three seconds have passed before.
+        let (mut there, mut ready, mut passed, mut served) = (true, false, 0, None);
+        for event in &order {
+            match event {
+                Up | Down => ready = *event == Up,
+                Leaves => (there, ready) = (false, false),
+                Returns if there => {}
+                Returns => (there, ready) = (true, false),
+                Second => passed += 1,
+            }
+            match event {
+                Leaves => fill(&set, [], false),
+                Returns => fill(&set, [(1, 0)], false),
+                Second => tokio::time::sleep(S).await,
+                Up | Down => {
+                    if let Some(member) = there.then(|| member(&set, 1)) {
+                        member.ready.store(ready, Relaxed);
+                        if ready {
+                            set.signals().gate.ready();
+                        }
+                        set.signals().changed.notify_waiters();
+                    } else {
+                        ready = false;
+                    }
+                }
+            }
+            for _ in 0..4 {
+                tokio::task::yield_now().await;
+            }
+            if served.is_none() && there && ready {
+                served = Some(true);
+            } else if served.is_none() && passed == 3 {
+                served = Some(false);
+            }
+            assert_eq!(waiting.is_finished(), served.is_some(), "{event:?} of {order:?}");
+        }
+        if let Some(served) = served {
+            assert_eq!(waiting.await.unwrap().is_ok(), served, "{order:?}");
+        } else {
+            waiting.abort();
+        }
+    }
+}
