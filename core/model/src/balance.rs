@@ -4,7 +4,7 @@
 //! broken: the values behind the `balancer.*linkerd.io` annotations.
 //! May touch: values. Must not touch: clocks, endpoints. Callers: the policy controller, `wire`, balancers.
 //!
-//! Ratios are whole millionths, so that these values can be compared and hashed.
+//! Ratios are whole millionths, so that these values can be compared.
 
 use crate::outbound::PeakEwma;
 use std::{str::FromStr, time::Duration};

@@ -22,7 +22,8 @@ pub struct Endpoint {
     pub metadata: Arc<EndpointMetadata>,
 }
 
-/// Everything about an endpoint but its address. Equal metadata means that existing connections stay.
+/// Everything about an endpoint but its address. Existing connections stay while all but the weight is
+/// equal; see [`Self::serves`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndpointMetadata {
     /// Expected server identity; `None` means plaintext.
@@ -37,7 +38,8 @@ pub struct EndpointMetadata {
     pub http2: Http2Params,
     /// Labels of address and set merged, the address's winning.
     pub labels: Labels,
-    /// Relative weight in 1/10000.
+    /// Relative weight in 1/10000; 0 where discovery says nothing, which balancers take as
+    /// [`DEFAULT_WEIGHT`].
     pub weight: u32,
 }
 

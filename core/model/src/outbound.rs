@@ -35,7 +35,7 @@ pub struct OutboundPolicy {
 pub enum OutboundProtocol {
     /// Sniff.
     Detect {
-        /// Wait for the first bytes.
+        /// Wait for the first bytes. Told, but not obeyed: a proxy goes by its own setting, as Linkerd's does.
         timeout: Duration,
         /// If it is HTTP/1.
         http1: HttpPolicy,

@@ -109,7 +109,8 @@ pub struct Chosen<'r, R> {
 
 /// The most specific match among `routes`: exact host over suffix, longer suffix, longer path, more
 /// headers, more query parameters, a method; the first of equals (Gateway API's precedence, as
-/// Linkerd's proxy applies it).
+/// Linkerd's proxy applies it). This is the rule in its plainest form: proxies choose by a [`RouteTable`],
+/// which tests hold against it.
 pub fn choose<'r, R: Route>(routes: &'r [R], request: &RequestView<'_>) -> Option<Chosen<'r, R>> {
     let mut best: Option<(Specificity, Chosen<'r, R>)> = None;
     for route in routes {

@@ -3,7 +3,7 @@
 //! Job: the text form of Kubernetes label selectors, and whether labels fulfil one. The gateway's
 //! export selector travels in this form.
 //! May touch: strings. Must not touch: Kubernetes objects.
-//! Callers: destination (exports), the gateway's settings, `link` checks.
+//! Callers: destination and policy (which Services a gateway may see), `wire` (the tokens that carry it).
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 

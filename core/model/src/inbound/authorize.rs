@@ -69,7 +69,8 @@ impl ServerPolicy {
         self.decide(None, list.iter(), client, tls)
     }
 
-    /// The route of a request.
+    /// The route of a request, for tests and tools; the inbound proxy chooses by a
+    /// [`RouteTable`](crate::route::RouteTable).
     pub fn route(&self, request: &RequestView<'_>) -> Option<Chosen<'_, InboundRoute>> {
         choose(self.protocol.routes(), request)
     }

@@ -2,7 +2,8 @@
 //!
 //! Job: the same choice as [`choose`](super::choose), made fast: routes are indexed by host once, and a
 //! table whose one rule takes everything does not look at requests at all.
-//! May touch: values. Must not touch: what routes lead to. Callers: the outbound router.
+//! May touch: values. Must not touch: what routes lead to. Callers: the policies that inbound obeys, the
+//! outbound router.
 
 use super::{
     Chosen, HostMatch, PathMatch, RequestView, Route, RouteMatch, Specificity, match_rule,
