@@ -56,11 +56,13 @@ macro_rules! fed_by {
 
 use std::convert::identity as same;
 
+// Where the parser can fail, its `None` takes the object out, as a deletion does: a Pod that leaves the mesh.
 fed_by!(InboundIndex, Pod, workload_names, set_workload, same, Workload::parse);
 fed_by!(InboundIndex, Server, server_names, set_server, same, |o| Some(ServerInfo::parse(o)));
 fed_by!(InboundIndex, AuthorizationPolicy, policy_names, set_policy, same, |o| Some(
     PolicyInfo::parse(o)
 ));
+// What identities are depends on the trust domain, which the index knows and this file does not: it parses.
 fed_by!(InboundIndex, MeshTLSAuthentication, mesh_names, set_mesh_authentication, same, Some);
 fed_by!(
     InboundIndex,

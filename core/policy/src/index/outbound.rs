@@ -5,8 +5,8 @@
 //! May touch: memory, `watch` channels. Must not touch: the API server, gRPC, time.
 //! Callers: `watches` (feeds), `serve` (subscribes).
 //!
-//! Every policy has one default route so far. Explicit routes join between the Service's facts and
-//! `routes_of`: they replace the default route of their protocol.
+//! Every policy has one default route so far, made in `of_service`. Explicit routes will replace the default
+//! route of their protocol there.
 
 mod balancing;
 

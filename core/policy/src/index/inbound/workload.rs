@@ -22,7 +22,8 @@ pub(crate) struct Workload {
 }
 
 impl Workload {
-    /// `None` for a Pod outside of the mesh.
+    /// `None` for a Pod outside of the mesh, by the injector's label. Discovery goes by the proxy container,
+    /// since it must know whether something listens there; here a proxy asks about itself.
     pub(crate) fn parse(pod: &core::Pod) -> Option<Self> {
         let labels = pod.metadata.labels.clone().unwrap_or_default();
         if !labels.contains_key(labels::CONTROL_PLANE_NS) {
