@@ -5,7 +5,7 @@
 //! 1. the name lies under the gateway's suffixes, and the client is not the gateway itself (`open`)
 //! 2. a request has not passed here before (`forwarded.rs`)
 //! 3. discovery knows the name and does not refuse it; checked at every use, so that a withdrawn export
-//!    ends at once on open connections too (`Route::onward`)
+//!    ends at once on open connections too (`Gateway::onward`)
 //! 4. onward through the outbound half: profile, balancer, mesh TLS to the Pod
 //!
 //! May touch: heads of requests. Must not touch: bodies, sockets. Callers: the inbound half.

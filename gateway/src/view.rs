@@ -32,7 +32,9 @@ struct Inner {
 pub(crate) struct Contents {
     pub(crate) profiles: BTreeMap<String, Profile>,
     pub(crate) endpoints: BTreeMap<String, EndpointSet>,
+    /// Inbound, of the gateway's own ports.
     pub(crate) policies: BTreeMap<u16, Arc<ServerPolicy>>,
+    /// Outbound policies, toward names.
     pub(crate) routes: BTreeMap<String, OutboundPolicy>,
 }
 

@@ -1,6 +1,6 @@
 //! # Errors of the mirror
 //!
-//! Job: why the process cannot start, with an exit code.
+//! Job: why the process cannot start. Which exit code that makes, `lib.rs` says.
 //! May touch: the errors below. Must not touch: logging. Callers: `lib.rs`.
 
 /// Why the mirror ended.

@@ -3,7 +3,8 @@
 //! Job: the controller that copies exported Services of linked clusters into this one, with the
 //! exporting gateway's addresses as their endpoints.
 //! May touch: both clusters' API servers, the gateways' admin ports, its own admin port.
-//! Must not touch: traffic. Callers: bin `mesh-mirror`, the multi-call `mesh`.
+//! Must not touch: traffic. Callers: bin `mesh-mirror`, the controller image's executable, the multi-call
+//! `mesh`.
 
 mod apply;
 pub mod args;

@@ -2,7 +2,8 @@
 //!
 //! Job: per request: undo the carriage over HTTP/2, say who calls, obey the policy, forward, mark the
 //! response.
-//! May touch: heads of requests and responses. Must not touch: bodies, sockets. Callers: sidecar, direct.
+//! May touch: heads of requests and responses. Must not touch: bodies, sockets. Callers: sidecar, direct,
+//! admin.
 
 mod app;
 mod decide;

@@ -1,7 +1,7 @@
 //! # TLS of a connection
 //!
 //! Job: look at the first bytes and tell our TLS, someone else's TLS and plaintext apart.
-//! May touch: the first bytes, which are given back. Must not touch: policy. Callers: sidecar, direct, admin.
+//! May touch: the first bytes, which are given back. Must not touch: policy. Callers: sidecar, direct.
 
 use bytes::BytesMut;
 use mesh_meshtls::sni::{self, Peek};

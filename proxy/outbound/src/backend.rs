@@ -2,7 +2,8 @@
 //!
 //! Job: one place that routes lead to, with the balancers that carry requests and connections there, made
 //! when first used.
-//! May touch: discovery of endpoints, balancers. Must not touch: routes, what is sent. Callers: `routes`.
+//! May touch: discovery of endpoints, balancers. Must not touch: routes, what is sent. Callers: `routes`
+//! (makes them), `http` and `tcp` (send).
 
 use crate::{
     metrics::{BackendObserver, BalancerLabels},

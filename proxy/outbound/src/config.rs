@@ -13,7 +13,8 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 pub struct Config {
     /// How long to wait for the first bytes of a connection.
     pub detect_timeout: Duration,
-    /// How long a connection or request waits for the control plane to tell of an unknown destination.
+    /// How long a connection or request waits for the control plane to tell of an unknown destination: for the
+    /// profile, and then for the policy.
     pub discovery_timeout: Duration,
     /// Discovery, routes and clients leave after this time without use.
     pub discovery_idle: Duration,
@@ -53,7 +54,7 @@ impl Config {
 /// Which discovery wins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Routing {
-    /// A sidecar: policy, unless the profile splits traffic.
+    /// A sidecar: policy, unless the profile has routes or splits traffic.
     #[default]
     Sidecar,
     /// A gateway: the same, to names alone; by the profile while no policy is known.

@@ -3,7 +3,7 @@
 //! Job: reach one endpoint: TCP, mesh TLS if it has an identity, transport header if its proxy takes one,
 //! all under one deadline.
 //! May touch: sockets through `net`, TLS through [`Secure`]. Must not touch: what is sent afterwards.
-//! Callers: HTTP clients and the TCP balancer, through `target`.
+//! Callers: HTTP clients and the TCP balancer, which `backend` makes.
 
 use crate::metrics;
 use futures::future::BoxFuture;

@@ -1,7 +1,8 @@
 //! # HTTP toward a target
 //!
 //! Job: one request: limit, choose a rule, set the headers of the mesh, send by the rule or by the profile.
-//! May touch: requests and responses. Must not touch: sockets. Callers: `sidecar`, `explicit`, the gateway.
+//! May touch: requests and responses. Must not touch: sockets. Callers: `sidecar`, `explicit`,
+//! `ingress`, the gateway.
 
 mod filters;
 mod rule;

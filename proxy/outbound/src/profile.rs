@@ -2,7 +2,8 @@
 //!
 //! Job: one request under a profile: its route, the route's timeout, retries within the profile's budget,
 //! the `route_*` metrics. Where it goes is the split's matter.
-//! May touch: requests, responses. Must not touch: backends (its caller sends). Callers: `http`.
+//! May touch: requests, responses. Must not touch: backends (its caller sends). Callers: `target`
+//! (builds), `http`.
 
 use http::{HeaderMap, Request, Response, StatusCode};
 use mesh_http::{

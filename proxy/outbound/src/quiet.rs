@@ -2,8 +2,8 @@
 //!
 //! Job: decide what a connection speaks when its protocol is not known. The client's first bytes decide. A
 //! client that is silent may be waiting for a server that speaks first: then the server is connected, and
-//! whoever speaks first decides. So nobody waits for a timeout, and a client that thinks for a while before
-//! its first request is still served as HTTP.
+//! whoever speaks first decides. So nobody who has something to say waits for a timeout, and a client that
+//! thinks for a while before its first request is still served as HTTP.
 //! May touch: first bytes of both sides. Must not touch: what follows. Callers: `sidecar`.
 
 use crate::{error::TcpError, metrics, sidecar::Outbound, target::Target, tcp::Opened};

@@ -2,8 +2,8 @@
 //!
 //! Job: carry one connection whose bytes are not looked at, but for the name that a TLS client asks for, to an
 //! endpoint of the route that this name has.
-//! May touch: two streams, a ClientHello. Must not touch: what flows. Callers: `sidecar`, `explicit`, the
-//! gateway.
+//! May touch: two streams, a ClientHello. Must not touch: what flows. Callers: `sidecar`, `quiet`, `ingress`,
+//! the gateway.
 
 mod balance;
 
