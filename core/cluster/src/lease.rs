@@ -49,6 +49,11 @@ impl LeaseParams {
             retry: Duration::from_secs(2),
         }
     }
+
+    /// How long a sign lets us work: others may take over when they have seen none for `duration`; we stop before.
+    fn hold(&self) -> Duration {
+        self.duration.saturating_sub(2 * self.retry)
+    }
 }
 
 /// Annotations to keep on the Lease while it is held; `None` removes one.
@@ -113,7 +118,17 @@ impl Runner {
         let mut signed: Option<Instant> = None;
         loop {
             let annotations = said.borrow_and_update().clone();
-            let pause = match self.attempt(&mut current, &annotations).await {
+            let limit = signed.map(|at| self.params.hold().saturating_sub(at.elapsed()));
+            let attempt = self.attempt(&mut current, &annotations);
+            let attempted = match limit {
+                // It must end before others may take over.
+                Some(limit) => match tokio::time::timeout(limit, attempt).await {
+                    Ok(attempted) => attempted,
+                    Err(_) => Err(Error::Deadline(limit)),
+                },
+                None => attempt.await,
+            };
+            let pause = match attempted {
                 Ok(true) => {
                     signed = Some(Instant::now());
                     self.held.send_if_modified(|held| !std::mem::replace(held, true));
@@ -126,10 +141,7 @@ impl Runner {
                 }
                 Err(error) => {
                     current = None;
-                    // Others may take over when they have seen no sign for `duration`; we stop before.
-                    if signed.is_some_and(|at| {
-                        at.elapsed() + 2 * self.params.retry >= self.params.duration
-                    }) {
+                    if signed.is_some_and(|at| at.elapsed() >= self.params.hold()) {
                         signed = None;
                         self.lost("it could not be renewed");
                     }

@@ -7,12 +7,14 @@
 //! Memory is bounded by the number of distinct keys: a key that is queued, running or waiting for its
 //! retry is held once, however often it is pushed.
 
+use futures::FutureExt;
 use indexmap::IndexSet;
 use parking_lot::Mutex;
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     future::Future,
     hash::Hash,
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::Duration,
 };
@@ -83,8 +85,6 @@ impl<K: Clone + Eq + Hash + Ord + Send + Sync + 'static> Queue<K> {
             let next_due = self.start(&mut running, concurrency, &work);
             tokio::select! {
                 Some(ended) = running.join_next() => {
-                    // A task that panicked has lost its key; the bug is logged by the runtime, and the
-                    // next push for that key starts over.
                     if let Ok((key, outcome)) = ended {
                         self.0.state.lock().ended(key, outcome, Instant::now());
                     }
@@ -109,8 +109,9 @@ impl<K: Clone + Eq + Hash + Ord + Send + Sync + 'static> Queue<K> {
         while running.len() < concurrency
             && let Some(key) = state.next(Instant::now())
         {
-            let task = work(key.clone());
-            running.spawn(async move { (key, task.await) });
+            let task = AssertUnwindSafe(work(key.clone())).catch_unwind();
+            // Work that panicked is tried again, as any that failed.
+            running.spawn(async move { (key, task.await.unwrap_or(Outcome::Retry)) });
         }
         if running.len() < concurrency { state.due() } else { None }
     }
@@ -227,6 +228,26 @@ mod tests {
         assert_eq!(state.next(now), Some(1));
         state.ended(1, Outcome::Done, now);
         assert_eq!((state.len(), state.failures.len()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_panics_is_tried_again() {
+        let queue = Queue::default();
+        queue.push(1);
+        let tries = Arc::new(AtomicUsize::new(0));
+        let counted = tries.clone();
+        let work = move |_| {
+            let tries = counted.clone();
+            async move {
+                assert!(tries.fetch_add(1, Ordering::Relaxed) > 0, "the first try fails");
+                Outcome::Done
+            }
+        };
+        tokio::select! {
+            () = queue.run(1, work) => unreachable!("it runs for ever"),
+            () = async { while !queue.is_empty() { tokio::time::sleep(FIRST).await; } } => {}
+        }
+        assert_eq!(tries.load(Ordering::Relaxed), 2);
     }
 
     #[test]

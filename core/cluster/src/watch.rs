@@ -4,6 +4,7 @@
 //! May touch: the Kubernetes API. Must not touch: what the objects mean.
 //! Callers: every controller.
 
+use crate::{apply::DEADLINE, within};
 use kube::{
     Api, Resource, ResourceExt,
     core::DeserializeGuard,
@@ -30,9 +31,9 @@ pub trait Index<K> {
 /// Starts a task that keeps `index` equal to the objects behind `api`, without any delay of its own.
 /// `ready` is dropped when the first complete list is in (pass a readiness token).
 ///
-/// An object that does not deserialise is skipped with a warning; its last good version stays. A kind
-/// that the API server does not serve counts as an empty one and is asked for again. Errors are
-/// retried after 100 ms, doubling up to 5 s. `managedFields` are dropped.
+/// An object that does not deserialise is skipped with a warning; its last good version stays until the
+/// next list. A custom kind that the API server, by its own word, does not serve counts as an empty one
+/// and is asked for again. Errors are retried after 100 ms, doubling up to 5 s. `managedFields` are dropped.
 pub fn spawn<K, I>(
     api: Api<DeserializeGuard<K>>,
     config: watcher::Config,
@@ -70,9 +71,15 @@ async fn run<K, I, R>(
                     }
                 }
                 Err(error) => {
-                    let restart = feed.failed(&error);
+                    if code(&error) == 404
+                        && is_unserved(api.clone().into_client(), &feed.what).await
+                    {
+                        feed.unserved();
+                    } else {
+                        feed.failed(&error);
+                    }
                     tokio::time::sleep(backoff.next(Instant::now())).await;
-                    if restart {
+                    if is_refused(&error) {
                         break;
                     }
                 }
@@ -137,29 +144,58 @@ impl<K: Resource, I: Index<K>, R> Feed<K, I, R> {
         }
     }
 
-    /// Logs; true if the watch must be started anew.
-    fn failed(&mut self, error: &watcher::Error) -> bool {
-        let code = match error {
-            watcher::Error::InitialListFailed(kube::Error::Api(s))
-            | watcher::Error::WatchStartFailed(kube::Error::Api(s)) => s.code,
-            watcher::Error::WatchError(s) => s.code,
-            _ => 0,
-        };
-        match code {
-            404 => {
-                tracing::debug!(kind = %self.what, "the kind is not served: taken as empty");
-                self.index.lock().reset(Vec::new());
-                self.ready = None;
-            }
+    /// There are no objects of this kind.
+    fn unserved(&mut self) {
+        tracing::debug!(kind = %self.what, "the kind is not served: taken as empty");
+        self.index.lock().reset(Vec::new());
+        self.ready = None;
+    }
+
+    fn failed(&self, error: &watcher::Error) {
+        match code(error) {
             401 | 403 => {
                 tracing::warn!(kind = %self.what, %error, "watch refused: check the role's list and watch permissions")
             }
             410 => tracing::debug!(kind = %self.what, "watch too old: listing again"),
             _ => tracing::info!(kind = %self.what, %error, "watch interrupted"),
         }
-        // A watch that is refused as a whole would be retried from the same version for ever.
-        matches!(error, watcher::Error::WatchStartFailed(_)) && matches!(code, 400..=499)
     }
+}
+
+/// Whether a watch is refused as a whole: it would be retried from the same version for ever.
+fn is_refused(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchStartFailed(_)) && matches!(code(error), 400..=499)
+}
+
+/// The HTTP status of a failure, 0 without one.
+fn code(error: &watcher::Error) -> u16 {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(s))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(s)) => s.code,
+        watcher::Error::WatchError(s) => s.code,
+        _ => 0,
+    }
+}
+
+/// Whether the API server lists its kinds and this one is not among them. A 404 alone may come from
+/// whatever stands before an API server, and to believe it would be to delete all that is known. Kinds of
+/// Kubernetes' core are always served.
+async fn is_unserved(client: kube::Client, path: &str) -> bool {
+    let Some(rest) = path.strip_prefix("/apis/") else { return false };
+    let mut parts = rest.split('/');
+    let (Some(group), Some(version), Some(plural)) =
+        (parts.next(), parts.next(), parts.next_back())
+    else {
+        return false;
+    };
+    let Ok(groups) = within(DEADLINE, client.list_api_groups()).await else { return false };
+    let mut versions = groups.groups.iter().filter(|g| g.name == group).flat_map(|g| &g.versions);
+    if !versions.any(|v| v.version == version) {
+        return true;
+    }
+    let group_version = format!("{group}/{version}");
+    let kinds = within(DEADLINE, client.list_api_group_resources(&group_version)).await;
+    kinds.is_ok_and(|kinds| kinds.resources.iter().all(|kind| kind.name != plural))
 }
 
 /// Delays between attempts: 100 ms, doubling up to 5 s. Reset by success, and by a pause of errors
@@ -192,20 +228,21 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_openapi::api::core::v1::Namespace;
+    use k8s_openapi::api::{apps::v1::Deployment, core::v1::Namespace};
     use serde_json::json;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[derive(Default)]
     struct Names(Vec<String>);
 
-    impl Index<Namespace> for Names {
-        fn apply(&mut self, object: Namespace) {
+    impl<K: Resource> Index<K> for Names {
+        fn apply(&mut self, object: K) {
             self.0.push(object.name_any());
         }
         fn delete(&mut self, _: Option<&str>, name: &str) {
             self.0.retain(|n| n != name);
         }
-        fn reset(&mut self, objects: Vec<Namespace>) {
+        fn reset(&mut self, objects: Vec<K>) {
             self.0 = objects.iter().map(ResourceExt::name_any).collect();
         }
     }
@@ -246,6 +283,73 @@ mod tests {
             feed.take(event);
         }
         assert_eq!(names(), "c");
+    }
+
+    /// Answers lists of one path well once, discovery always, and everything else with a 404 of a proxy that
+    /// knows no Kubernetes; counts those.
+    fn behind_a_proxy(
+        path: &'static str,
+        groups: &'static str,
+    ) -> (kube::Client, Arc<AtomicUsize>) {
+        let refused = Arc::new(AtomicUsize::new(0));
+        let (counted, listed) = (refused.clone(), Arc::new(AtomicUsize::new(0)));
+        let answer = move |request: http::Request<kube::client::Body>| {
+            let (counted, listed) = (counted.clone(), listed.clone());
+            async move {
+                let query = request.uri().query().unwrap_or_default();
+                let list = request.uri().path() == path && !query.contains("watch=");
+                let (status, body) = match request.uri().path() {
+                    "/apis" => (200, groups.to_owned()),
+                    _ if list && listed.fetch_add(1, Ordering::Relaxed) == 0 => {
+                        let item = json!({"metadata": {"name": "a"}});
+                        let meta = json!({"resourceVersion": "1"});
+                        (200, json!({"metadata": meta, "items": [item]}).to_string())
+                    }
+                    _ => {
+                        counted.fetch_add(1, Ordering::Relaxed);
+                        (404, "404 page not found".to_owned())
+                    }
+                };
+                let body = kube::client::Body::from(body.into_bytes());
+                let response = http::Response::builder().status(status).body(body);
+                Ok::<_, std::convert::Infallible>(response.expect("a response"))
+            }
+        };
+        (kube::Client::new(tower::service_fn(answer), "default"), refused)
+    }
+
+    async fn until(met: impl Fn() -> bool) {
+        let wait = async {
+            while !met() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap();
+    }
+
+    const NO_GROUPS: &str = r#"{"groups": []}"#;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_404_on_the_way_takes_nothing_away() {
+        let (client, refused) = behind_a_proxy("/api/v1/namespaces", NO_GROUPS);
+        let index = Arc::new(Mutex::new(Names::default()));
+        let api: Api<DeserializeGuard<Namespace>> = Api::all(client);
+        let watch = spawn(api, watcher::Config::default(), index.clone(), ());
+        until(|| refused.load(Ordering::Relaxed) > 5).await;
+        assert_eq!(index.lock().0, ["a"]);
+        watch.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kind_that_is_served_no_more_is_empty() {
+        let (client, _) = behind_a_proxy("/apis/apps/v1/deployments", NO_GROUPS);
+        let index = Arc::new(Mutex::new(Names::default()));
+        let api: Api<DeserializeGuard<Deployment>> = Api::all(client);
+        let seen = Arc::new(());
+        let watch = spawn(api, watcher::Config::default(), index.clone(), seen.clone());
+        until(|| Arc::strong_count(&seen) == 1).await;
+        until(|| index.lock().0.is_empty()).await;
+        watch.abort();
     }
 
     #[test]
