@@ -208,9 +208,12 @@ impl World {
 
     pub(crate) fn namespace(&mut self, name: &str, exists: bool) {
         let Some(all) = &mut self.local.namespaces else { return };
-        let changed = if exists { all.insert(name.to_owned()) } else { all.remove(name) };
-        if !changed {
+        if exists && !all.insert(name.to_owned()) {
             return;
+        }
+        // One that goes is told of twice: when it begins to go, and when its name is free again.
+        if !exists {
+            all.remove(name);
         }
         for exporter in self.links.values() {
             let keys = exporter.services.iter().flat_map(HashMap::keys);

@@ -5,6 +5,7 @@
 //! May touch: Links, Leases. Must not touch: what a term does. Callers: `lib.rs`.
 
 use crate::term::{Common, Term};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, ResourceExt, api::DynamicObject, core::ApiResource, runtime::watcher};
 use mesh_cluster::{
     lease::{self, Annotations, Candidate, LeaseParams},
@@ -38,6 +39,7 @@ struct Seen {
     link: Result<Link, String>,
     status: Option<LinkStatus>,
     version: Option<String>,
+    created: Option<Time>,
 }
 
 impl Seen {
@@ -48,42 +50,82 @@ impl Seen {
             link: Link::parse(object).map_err(|e| e.to_string()),
             status,
             version: object.resource_version(),
+            created: object.creation_timestamp(),
         }
     }
 }
 
 #[derive(Default)]
 struct Links {
-    all: HashMap<String, channel::Sender<Seen>>,
+    all: HashMap<String, Known>,
     /// Links without a task yet.
     new: Vec<(String, channel::Receiver<Seen>)>,
     changed: Arc<Notify>,
 }
 
-impl Index<DynamicObject> for Links {
-    fn apply(&mut self, object: DynamicObject) {
-        let (name, seen) = (object.name_any(), Seen::of(&object));
-        match self.all.get(&name) {
-            Some(sender) => drop(sender.send_replace(seen)),
+/// A Link as it is, and what its task is told of it.
+struct Known {
+    seen: Seen,
+    told: channel::Sender<Seen>,
+}
+
+impl Links {
+    fn put(&mut self, object: &DynamicObject) {
+        let (name, seen) = (object.name_any(), Seen::of(object));
+        match self.all.get_mut(&name) {
+            Some(known) => known.seen = seen,
             None => {
-                let (sender, receiver) = channel::channel(seen);
-                self.all.insert(name.clone(), sender);
+                let (told, receiver) = channel::channel(seen.clone());
+                self.all.insert(name.clone(), Known { seen, told });
                 self.new.push((name, receiver));
-                self.changed.notify_one();
             }
         }
+    }
+
+    /// Tells each task of its Link. Of several Links to one cluster the oldest is served and the others say
+    /// why they are not: each would delete what the other mirrors.
+    fn tell(&self) {
+        let mut oldest: HashMap<&str, (&Option<Time>, &str)> = HashMap::new();
+        for (name, known) in &self.all {
+            let Ok(link) = &known.seen.link else { continue };
+            let age = (&known.seen.created, name.as_str());
+            oldest.entry(&link.cluster).and_modify(|other| *other = age.min(*other)).or_insert(age);
+        }
+        for (name, known) in &self.all {
+            let mut seen = known.seen.clone();
+            if let Ok(link) = &known.seen.link
+                && let Some((_, first)) = oldest.get(link.cluster.as_str())
+                && first != name
+            {
+                let cluster = &link.cluster;
+                seen.link = Err(format!(
+                    "Link {name}: the Link {first} is to the cluster {cluster} already; delete one of them"
+                ));
+            }
+            known.told.send_replace(seen);
+        }
+        self.changed.notify_one();
+    }
+}
+
+impl Index<DynamicObject> for Links {
+    fn apply(&mut self, object: DynamicObject) {
+        self.put(&object);
+        self.tell();
     }
 
     fn delete(&mut self, _: Option<&str>, name: &str) {
         // The task sees that its sender is gone.
         self.all.remove(name);
+        self.tell();
     }
 
     fn reset(&mut self, objects: Vec<DynamicObject>) {
         self.all.retain(|name, _| objects.iter().any(|o| o.name_any() == *name));
-        for object in objects {
-            self.apply(object);
+        for object in &objects {
+            self.put(object);
         }
+        self.tell();
     }
 }
 
@@ -195,5 +237,45 @@ async fn until_other(
             Ok(()) = candidate.held.changed() => return true,
             () = stop.cancelled() => return true,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn link(name: &str, cluster: &str, day: u8) -> DynamicObject {
+        let object = json!({
+            "apiVersion": "multicluster.linkerd.io/v1alpha3", "kind": "Link",
+            "metadata": {
+                "name": name, "namespace": "linkerd-multicluster",
+                "creationTimestamp": format!("2026-01-0{day}T00:00:00Z"),
+            },
+            "spec": {
+                "targetClusterName": cluster, "targetClusterDomain": "cluster.local",
+                "targetClusterLinkerdNamespace": "linkerd",
+                "clusterCredentialsSecret": format!("cluster-credentials-{name}"),
+                "gatewayAddress": "203.0.113.1", "gatewayPort": "4143",
+                "gatewayIdentity": "g.m.serviceaccount.identity.linkerd.cluster.local",
+                "probeSpec": {"path": "/ready", "port": "4191", "period": "3s"},
+                "selector": {"matchLabels": {"mirror.linkerd.io/exported": "true"}},
+            },
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    // proves: LNK-6
+    #[test]
+    fn of_two_links_to_one_cluster_the_older_is_served_until_it_goes() {
+        let mut links = Links::default();
+        links.reset(vec![link("younger", "east", 2), link("south", "south", 3)]);
+        links.apply(link("older", "east", 1));
+        let told = |links: &Links, name: &str| links.all[name].told.borrow().link.clone();
+        assert!(told(&links, "older").is_ok() && told(&links, "south").is_ok());
+        let refused = told(&links, "younger").unwrap_err();
+        assert!(refused.contains("the Link older is to the cluster east already"), "{refused}");
+        links.delete(None, "older");
+        assert!(told(&links, "younger").is_ok());
     }
 }

@@ -43,15 +43,18 @@ struct State {
 impl Book {
     /// Starts from what the Link says already, so that nothing is written that stands there.
     pub(crate) fn open(status: Option<&LinkStatus>) -> Self {
-        let mut state = State::default();
-        for entry in status.iter().flat_map(|s| &s.mirror_services) {
-            if entry.controller_name == names::STATUS_CONTROLLER {
-                state.entries.insert(entry.remote_ref.clone(), entry.clone());
-            } else {
-                state.foreign.push(entry.clone());
-            }
-        }
-        Self { state: Mutex::new(state), changed: Notify::new() }
+        let book = Self::default();
+        let own = status.iter().flat_map(|s| &s.mirror_services).filter(|entry| is_own(entry));
+        book.state.lock().entries =
+            own.map(|entry| (entry.remote_ref.clone(), entry.clone())).collect();
+        book.found(status);
+        book
+    }
+
+    /// Takes over what others say in the Link's status as it is now.
+    fn found(&self, status: Option<&LinkStatus>) {
+        let all = status.iter().flat_map(|s| &s.mirror_services);
+        self.state.lock().foreign = all.filter(|entry| !is_own(entry)).cloned().collect();
     }
 
     /// The Services that it speaks of.
@@ -122,6 +125,12 @@ impl Book {
         news
     }
 
+    /// Whether there is something to write.
+    fn is_dirty(&self) -> bool {
+        self.state.lock().dirty
+    }
+
+    /// What is to be written; from now on nothing is.
     fn take(&self) -> Option<Vec<ServiceStatus>> {
         let mut state = self.state.lock();
         std::mem::take(&mut state.dirty)
@@ -131,6 +140,10 @@ impl Book {
     fn put_back(&self) {
         self.state.lock().dirty = true;
     }
+}
+
+fn is_own(entry: &ServiceStatus) -> bool {
+    entry.controller_name == names::STATUS_CONTROLLER
 }
 
 fn condition(
@@ -161,11 +174,11 @@ pub(crate) async fn run(
 ) {
     let mut failures = 0;
     loop {
-        let Some(entries) = book.take() else {
+        if !book.is_dirty() {
             book.changed.notified().await;
             continue;
-        };
-        let pause = match write(&api, &name, &entries, version.take()).await {
+        }
+        let pause = match write(&api, &name, &book, version.take()).await {
             Ok(now) => {
                 failures = 0;
                 version = now;
@@ -192,17 +205,23 @@ pub(crate) async fn run(
 }
 
 /// Writes the whole list (an empty one too, which a merge patch would otherwise leave standing), bound to
-/// the version that was read, so that two writers cannot undo each other.
+/// the version that was read, so that two writers cannot undo each other. Without a version the Link is
+/// read again.
 async fn write(
     api: &Api<Link>,
     name: &str,
-    entries: &[ServiceStatus],
+    book: &Book,
     version: Option<String>,
 ) -> Result<Option<String>, Error> {
     let version = match version {
         Some(version) => Some(version),
-        None => within(DEADLINE, api.get_metadata(name)).await?.metadata.resource_version,
+        None => {
+            let link = within(DEADLINE, api.get(name)).await?;
+            book.found(link.status.as_ref());
+            link.metadata.resource_version
+        }
     };
+    let Some(entries) = book.take() else { return Ok(version) };
     let patch =
         json!({"metadata": {"resourceVersion": version}, "status": {"mirrorServices": entries}});
     let params = PatchParams::default();
@@ -263,6 +282,9 @@ mod tests {
         assert_eq!(reopened.services(), std::slice::from_ref(&svc));
         reopened.set(&svc, &mirror, None, at(9));
         assert_eq!(reopened.take(), Some(vec![other]), "entries of others stay");
+        reopened.put_back();
+        reopened.found(None);
+        assert_eq!(reopened.take(), Some(vec![]), "but for those that are gone meanwhile");
     }
 
     // proves: LNK-5

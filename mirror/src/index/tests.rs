@@ -290,6 +290,11 @@ async fn a_missing_namespace_is_told_and_the_mirror_comes_with_it() {
     scene.world.namespace("ns1", true);
     assert_eq!(scene.queued().await, ["service-one"]);
     assert!(matches!(scene.plan().service, Write::Create(_)));
+    // It begins to go, and is gone: only then can it be made again.
+    for _ in 0..2 {
+        scene.world.namespace("ns1", false);
+        assert_eq!(scene.queued().await, ["service-one"]);
+    }
 }
 
 // proves: GWA-2, GWA-3
