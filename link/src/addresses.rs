@@ -5,8 +5,9 @@
 
 use crate::Host;
 use futures::{StreamExt, stream::FuturesUnordered};
+use mesh_model::identity::DnsName;
 use mesh_net::dns::Resolver;
-use std::{net::IpAddr, time::Duration};
+use std::{collections::HashMap, net::IpAddr, time::Duration};
 use tokio::{sync::watch, task::JoinHandle};
 
 /// Longest time between look-ups, and therefore until a changed record is seen.
@@ -17,8 +18,8 @@ const RETRY: Duration = Duration::from_secs(2);
 /// What is known of a gateway's addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Addresses {
-    /// All addresses of all hosts, sorted as text, without duplicates. The last good ones if the
-    /// latest look-up failed.
+    /// All addresses of all hosts, sorted as text, without duplicates; of a host that does not resolve now,
+    /// its last good ones.
     pub ips: Vec<IpAddr>,
     /// What did not resolve, if anything.
     pub error: Option<String>,
@@ -46,17 +47,12 @@ pub fn spawn(
         if all_fixed {
             return;
         }
+        let mut resolved = HashMap::new();
         loop {
-            let (found, error, pause) = look_up(&hosts, port, resolver.as_ref()).await;
+            let (error, pause) = look_up(&hosts, port, resolver.as_ref(), &mut resolved).await;
+            let ips = sorted(fixed.iter().chain(resolved.values().flatten()).copied().collect());
+            let next = Addresses { ips, error, known: true };
             sender.send_if_modified(|now| {
-                let ips = match &error {
-                    // Names that fail keep what they resolved to before.
-                    Some(_) => {
-                        sorted(fixed.iter().chain(&found).chain(&now.ips).copied().collect())
-                    }
-                    None => sorted(fixed.iter().chain(&found).copied().collect()),
-                };
-                let next = Addresses { ips, error, known: true };
                 let changed = next != *now;
                 *now = next;
                 changed
@@ -67,24 +63,28 @@ pub fn spawn(
     (receiver, task)
 }
 
+/// Looks all names up; one that fails keeps what it resolved to before. What failed, and when to look again.
 async fn look_up(
     hosts: &[Host],
     port: u16,
     resolver: Option<&Resolver>,
-) -> (Vec<IpAddr>, Option<String>, Duration) {
+    resolved: &mut HashMap<DnsName, Vec<IpAddr>>,
+) -> (Option<String>, Duration) {
     let names = hosts.iter().filter_map(|h| match h {
         Host::Name(name) => Some(name),
         Host::Ip(_) => None,
     });
     let Some(resolver) = resolver else {
-        return (Vec::new(), Some("there is no DNS resolver".into()), LONGEST);
+        return (Some("there is no DNS resolver".into()), LONGEST);
     };
-    let mut answers: FuturesUnordered<_> = names.map(|name| resolver.resolve(name, port)).collect();
-    let (mut ips, mut errors, mut pause) = (Vec::new(), Vec::new(), LONGEST);
-    while let Some(answer) = answers.next().await {
+    let mut answers: FuturesUnordered<_> =
+        names.map(async |name| (name, resolver.resolve(name, port).await)).collect();
+    let (mut errors, mut pause) = (Vec::new(), LONGEST);
+    while let Some((name, answer)) = answers.next().await {
         match answer {
             Ok(found) => {
-                ips.extend(found.addrs.iter().map(|a| a.ip()));
+                let ips = found.addrs.iter().map(|a| a.ip()).collect();
+                resolved.insert(name.clone(), ips);
                 pause = pause.min(found.ttl);
             }
             Err(error) => errors.push(error.to_string()),
@@ -94,7 +94,7 @@ async fn look_up(
         pause = RETRY;
     }
     let error = (!errors.is_empty()).then(|| errors.join("; "));
-    (ips, error, pause)
+    (error, pause)
 }
 
 fn sorted(mut ips: Vec<IpAddr>) -> Vec<IpAddr> {
