@@ -4,6 +4,7 @@
 //! does not obey, so that `check` can warn by name instead of leaving a user to believe in them.
 //! May touch: names. Callers: `cli`.
 
+use crate::index::inbound::authorization::PolicyInfo;
 use mesh_k8s::policy::{AuthorizationPolicy, GROUP};
 
 /// A kind whose objects have no effect.
@@ -47,10 +48,8 @@ pub fn unenforced_kinds() -> &'static [UnenforcedKind] {
     KINDS
 }
 
-/// What of an AuthorizationPolicy is not enforced: a target that is neither a Server nor the policy's
-/// own namespace.
+/// What of an AuthorizationPolicy is not enforced: a target that is neither a Server beside it nor its own
+/// namespace, or an authentication of a kind that lets nobody in.
 pub fn unenforced_part(policy: &AuthorizationPolicy) -> Option<String> {
-    let target = &policy.spec.target_ref;
-    let known = target.is(GROUP, "Server") || target.is("", "Namespace");
-    (!known).then(|| format!("target {} {}", target.kind, target.name))
+    PolicyInfo::parse(policy).unenforced(&policy.spec.target_ref)
 }

@@ -80,6 +80,18 @@ impl PolicyInfo {
         Self { target, required }
     }
 
+    /// The part of the policy that has no effect here, or lets nobody in, if there is one.
+    pub(crate) fn unenforced(&self, target: &Reference) -> Option<String> {
+        if self.target == Target::Other {
+            let place = target.namespace.as_ref().map(|ns| format!(" in {ns}")).unwrap_or_default();
+            return Some(format!("target {} {}{place}", target.kind, target.name));
+        }
+        self.required.iter().find_map(|required| match required {
+            Required::Unknown(kind) => Some(format!("authentication {kind}")),
+            _ => None,
+        })
+    }
+
     /// The authorization that the policy stands for, or why it stands for none. A policy that cannot be
     /// understood in full lets nobody in: obeying half of it would let in too many.
     pub(crate) fn authorization(
