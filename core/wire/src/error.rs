@@ -29,12 +29,16 @@ impl Invalid {
     }
 }
 
+/// Longest duration that is taken as it is: ten years, which can still be added to any instant.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 pub(crate) fn duration(
     field: &'static str,
     value: Option<prost_types::Duration>,
 ) -> Result<Duration, Invalid> {
     let value = value.ok_or(Invalid::Missing(field))?;
-    Duration::try_from(value).map_err(|e| Invalid::value(field, e))
+    let value = Duration::try_from(value).map_err(|e| Invalid::value(field, e))?;
+    Ok(value.min(LONGEST))
 }
 
 /// A duration for the wire. One beyond the range of the message becomes the longest that fits.
@@ -43,5 +47,19 @@ pub(crate) fn proto_duration(value: Duration) -> prost_types::Duration {
         seconds: i64::try_from(value.as_secs()).unwrap_or(i64::MAX),
         // Below 10^9, so it fits.
         nanos: value.subsec_nanos() as i32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_that_no_clock_holds_is_cut() {
+        let of = |seconds| duration("limit", Some(prost_types::Duration { seconds, nanos: 0 }));
+        assert_eq!(of(i64::MAX), Ok(LONGEST));
+        assert_eq!(of(7), Ok(Duration::from_secs(7)));
+        assert!(of(-1).is_err());
+        assert_eq!(duration("limit", None), Err(Invalid::Missing("limit")));
     }
 }
