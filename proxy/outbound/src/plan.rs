@@ -48,6 +48,7 @@ pub(crate) fn plan(
     policy: Option<&OutboundPolicy>,
     routing: Routing,
 ) -> Plan {
+    use OutboundProtocol as P;
     let protocol = protocol(profile, policy);
     let named = profile.and_then(|p| named(p, target.port()));
     let split = profile.and_then(split).filter(|_| named.is_some());
@@ -78,6 +79,12 @@ pub(crate) fn plan(
     let connections = match (split, policy) {
         // The name that a TLS client asks for is the policy's to judge.
         (Some(split), _) if protocol != Protocol::Tls => routes(split),
+        // Opaque by its profile alone: the policy knows of requests only.
+        (_, Some(OutboundPolicy { protocol: P::Http1(_) | P::Http2(_) | P::Grpc(_), .. }))
+            if protocol == Protocol::Opaque =>
+        {
+            fallback()
+        }
         (_, Some(policy)) => policy.protocol.opaque_routes().into(),
         (_, None) => fallback(),
     };
@@ -265,6 +272,20 @@ mod tests {
         assert_eq!(of(OutboundProtocol::Tls(Arc::new([])), false), Protocol::Tls);
         assert_eq!(of(OutboundProtocol::Http2(http()), true), Protocol::Opaque);
         assert_eq!(plan(&target, None, None, Routing::Sidecar).protocol, Protocol::Detect);
+    }
+
+    // proves: OUT-1
+    #[test]
+    fn an_opaque_profile_is_carried_though_the_policy_speaks_http() {
+        let target = Authority::Socket(addr());
+        let policy = OutboundPolicy {
+            parent: Meta::built_in("x"),
+            protocol: OutboundProtocol::Http1(HttpPolicy::default()),
+        };
+        let profile = Profile { opaque: true, ..web() };
+        let found = plan(&target, Some(&profile), Some(&policy), Routing::Sidecar);
+        assert_eq!(found.protocol, Protocol::Opaque);
+        assert_eq!(reached(&found.connections), [(0, to("web.shop.svc.cluster.local:80"))]);
     }
 
     // proves: OUT-2

@@ -20,6 +20,7 @@ use crate::{
     target::{Parts, Target},
 };
 use futures::{FutureExt, future};
+use mesh_discover::Unanswered;
 use mesh_http::detect::{Detected, HttpVersion, detect};
 use mesh_model::authority::Authority;
 use mesh_net::{
@@ -174,13 +175,14 @@ impl Outbound {
 
     fn look_up(&self, authority: Authority) -> LookUp {
         let (parts, targets) = (self.0.parts.clone(), self.0.targets.clone());
-        // Weak: the table holds this future.
+        let panicked = Unanswered(parts.config.discovery_timeout);
         let asked = Asked { authority, lookups: Arc::downgrade(&self.0.lookups) };
-        let look_up = async move {
+        // A task of its own: it ends also when all who asked have left.
+        let look_up = tasks::spawn("look-up", async move {
             let build = || Target::discover(&asked.authority, parts);
             targets.get_or_build(&asked.authority, build).await
-        };
-        look_up.boxed().shared()
+        });
+        look_up.map(move |found| found.unwrap_or(Err(panicked.into()))).boxed().shared()
     }
 
     /// Carries a connection to a target: decides what it speaks and serves that.
