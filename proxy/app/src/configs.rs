@@ -20,7 +20,7 @@ use mesh_net::{
 use mesh_outbound::Routing;
 use mesh_process::context::PodContext;
 use mesh_stack::backoff::Backoff;
-use std::{collections::BTreeSet, num::NonZeroU16, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, num::NonZeroU16, time::Duration};
 
 /// How long a connection waits for the control plane to tell of its destination.
 const DISCOVERY: Duration = Duration::from_secs(10);
@@ -40,6 +40,7 @@ pub(crate) fn inbound(
     };
     mesh_inbound::Config {
         port,
+        outbound_ports: settings.outbound_listen.iter().map(SocketAddr::port).collect(),
         orig_dst: source,
         ips: settings.policy.ips.clone(),
         server_name: name,

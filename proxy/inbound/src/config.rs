@@ -14,6 +14,8 @@ use std::{net::IpAddr, num::NonZeroU16, time::Duration};
 pub struct Config {
     /// The proxy's own inbound port, where transport headers are taken.
     pub port: NonZeroU16,
+    /// Where this proxy serves its own Pod's clients: nobody else is let through to there.
+    pub outbound_ports: Vec<u16>,
     /// Where the original destination is learned.
     pub orig_dst: orig_dst::Source,
     /// Addresses of this Pod; empty takes any original destination.
@@ -54,6 +56,7 @@ impl Config {
         };
         Self {
             port,
+            outbound_ports: Vec::new(),
             orig_dst: orig_dst::Source::Redirect,
             ips: Vec::new(),
             server_name,
@@ -69,5 +72,10 @@ impl Config {
             idle: Duration::from_secs(90),
             access_log: None,
         }
+    }
+
+    /// Whether a port is this proxy's, and not the application's.
+    pub(crate) fn is_own(&self, port: NonZeroU16) -> bool {
+        port == self.port || self.outbound_ports.contains(&port.get())
     }
 }

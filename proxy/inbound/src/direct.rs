@@ -54,7 +54,7 @@ pub(crate) async fn serve<G: Gateway>(
         .detect
         .transport_header(TransportHeaderLabels { header: &header, client: &identity });
     let target = match &header.name {
-        None if header.port == shared.config.port => {
+        None if shared.config.is_own(header.port) => {
             return Err(Error::TargetsProxy(header.port.get()));
         }
         None => SocketAddr::new(own.ip(), header.port.get()),

@@ -143,6 +143,19 @@ async fn a_nameless_header_leads_to_the_port_that_it_names() {
     pod.counted(r#"inbound_tcp_errors_total{error="gateway domain invalid","#).await;
 }
 
+// proves: INB-6
+#[tokio::test]
+async fn nobody_from_outside_reaches_the_outbound_port() {
+    let pod = Pod::with(default(DefaultPolicy::AllAuthenticated), |config, _| {
+        config.outbound_ports = vec![4140];
+    });
+    let pod = pod.await;
+    let port = NonZeroU16::new(4140).unwrap();
+    let header = TransportHeader { port, name: None, protocol: Some(SessionProtocol::Http1) };
+    assert_eq!(direct(&pod, header, GET).await, "");
+    pod.counted(r#"inbound_tcp_errors_total{error="unexpected","#).await;
+}
+
 // proves: INB-8
 #[tokio::test]
 async fn an_application_that_refuses_is_a_bad_gateway() {
