@@ -42,6 +42,8 @@ pub(crate) struct Contents {
 const MOST: usize = 10_000;
 /// Shortest time between two writes; what changes meanwhile goes into the next.
 const BETWEEN_WRITES: Duration = Duration::from_millis(100);
+/// Longest pause after writes that failed.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 impl Default for View {
     fn default() -> Self {
@@ -134,19 +136,21 @@ fn set<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>)
 /// Writes the view to `path` whenever it has changed, for ever. A failed write is logged and tried again.
 pub async fn keep_saved(view: View, path: PathBuf) {
     let mut changed = view.0.changed.subscribe();
+    let mut pause = BETWEEN_WRITES;
     loop {
         // The view holds the sender.
         let _ = changed.changed().await;
         let (view, path) = (view.clone(), path.clone());
         let written = tokio::task::spawn_blocking(move || snapshot::save(&view, &path)).await;
         match written {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => pause = BETWEEN_WRITES,
             Ok(Err(error)) => {
-                tracing::warn!(%error, "The last good view could not be saved; trying again");
+                pause = LONGEST_PAUSE.min(pause * 2);
+                tracing::warn!(%error, ?pause, "The last good view could not be saved; trying again");
                 changed.mark_changed();
             }
             Err(error) => tracing::warn!(%error, "Saving the last good view was cut off"),
         }
-        tokio::time::sleep(BETWEEN_WRITES).await;
+        tokio::time::sleep(pause).await;
     }
 }
