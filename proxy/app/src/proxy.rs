@@ -38,6 +38,9 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
+/// Some time after the certificate the control plane is connected, and the start is over: little of its code
+/// is needed again.
+const STARTED: Duration = Duration::from_secs(2);
 /// How often a proxy without a certificate says so.
 const WAITING: Duration = Duration::from_secs(15);
 
@@ -147,6 +150,10 @@ fn identity(started: &Started, metrics: &Metrics, readiness: &Readiness) {
         }
         tracing::info!(id = %credentials.local(), "Certified");
         drop(token);
+        tokio::time::sleep(STARTED).await;
+        if let Err(error) = mesh_net::pages::give_back() {
+            tracing::debug!(%error, "The pages of the start stay");
+        }
     });
 }
 

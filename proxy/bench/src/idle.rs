@@ -20,6 +20,9 @@ use std::{
 /// HTTP that nobody looks into: the server waits for its client.
 const PORT: u16 = 8082;
 
+/// Until then a peer may be busy with its start.
+const STARTED: Duration = Duration::from_secs(4);
+
 /// The result.
 #[derive(Clone, Debug, serde::Serialize)]
 pub(crate) struct Idle {
@@ -28,7 +31,9 @@ pub(crate) struct Idle {
     pub(crate) connections: usize,
     /// KiB a connection: client's proxy, server's proxy.
     pub(crate) kib: Vec<f64>,
-    /// Resident memory of each before the first connection, KiB.
+    /// Resident memory of each some seconds after its start, without a connection so far, KiB.
+    pub(crate) rss_idle: Vec<u64>,
+    /// When one connection has come and gone.
     pub(crate) rss_before: Vec<u64>,
     /// A while after the last has gone.
     pub(crate) rss_after: Vec<u64>,
@@ -41,11 +46,13 @@ pub(crate) fn measure(rig: &Rig, peer: Peer, count: usize) -> Result<Idle> {
     let count = count.min(most);
     let options = Options { workers: 1, gateway: false, under: Vec::new() };
     let running = peer.start(rig, &options)?;
-    // The first connection brings discovery, caches and lazily made parts.
-    hold_while(rig, 1, || settle(&running))?;
     let rss = |running: &Running| -> Result<Vec<u64>> {
         Ok(running.usage()?.iter().map(|u| u.rss).collect())
     };
+    std::thread::sleep(STARTED);
+    let rss_idle = rss(&running)?;
+    // The first connection brings discovery, caches and lazily made parts.
+    hold_while(rig, 1, || settle(&running))?;
     let rss_before = rss(&running)?;
     let held = hold_while(rig, count, || {
         all_arrived(rig, count)?;
@@ -57,7 +64,7 @@ pub(crate) fn measure(rig: &Rig, peer: Peer, count: usize) -> Result<Idle> {
     running.stop(Duration::from_secs(2));
     let each = |(before, held): (&u64, u64)| (held as f64 - *before as f64) / count as f64;
     let kib = rss_before.iter().zip(held).map(each).collect();
-    Ok(Idle { peer, connections: count, kib, rss_before, rss_after })
+    Ok(Idle { peer, connections: count, kib, rss_idle, rss_before, rss_after })
 }
 
 /// Waits until the proxies do nothing any more: all handshakes are over.

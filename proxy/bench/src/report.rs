@@ -120,8 +120,8 @@ impl Report {
         }
         for i in &self.idle {
             line(format_args!(
-                "{} idle connections, {}: {:.1?} KiB each; RSS before {:?}, after they have gone {:?} KiB",
-                i.connections, i.peer, i.kib, i.rss_before, i.rss_after
+                "{} idle connections, {}: {:.1?} KiB each; RSS idle {:?}, after one connection {:?}, after all {:?} KiB",
+                i.connections, i.peer, i.kib, i.rss_idle, i.rss_before, i.rss_after
             ));
         }
         for count in &self.instructions {

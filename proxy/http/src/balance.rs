@@ -11,17 +11,17 @@ mod verdict;
 
 use self::{
     peer::Peer,
-    verdict::{Judge, Verdict},
+    verdict::{Judge, Judging, Verdict},
 };
 use crate::{
     Body,
     accrual::Circuit,
     body::Replay,
-    client::{ClientParams, Connect, LaneOf, SendError, Shared},
+    client::{ClientParams, Connect, EndpointClient, LaneOf, SendError, Shared},
     error::Error,
     observe::{Observe, ObserveResponse},
 };
-use http::{Request, Response};
+use http::{Request, Response, request::Parts};
 use mesh_model::{
     balance::{Accrual, Balancing},
     endpoint::{Endpoint, EndpointSet},
@@ -154,36 +154,54 @@ impl Balancer {
     ///
     /// # Errors
     /// As [`Self::call`].
-    pub async fn call_tried(
+    pub fn call_tried(
         &self,
         request: Request<Body>,
         tried: &mut Tried,
         prepare: impl Fn(&Endpoint, &mut Request<Body>) -> Result<(), Error> + Send + Sync,
-    ) -> Result<Response<Body>, Error> {
-        let core = &*self.core;
+    ) -> impl Future<Output = Result<Response<Body>, Error>> + Send {
         let lane_of = LaneOf::request(&request);
-        let judge = core.judge.request(request.headers());
-        let (parts, body) = request.into_parts();
-        let replay = Replay::new(body);
+        let judging = self.core.judge.request(request.headers());
+        let (head, body) = request.into_parts();
+        let whole = Whole { head, replay: Replay::new(body), lane_of, judging };
+        self.core.send(whole, tried, prepare)
+    }
+}
+
+/// A request that can be sent more than once.
+struct Whole {
+    head: Parts,
+    replay: Replay,
+    lane_of: LaneOf,
+    judging: Judging,
+}
+
+impl Core {
+    /// Sends a request to one endpoint after another, until one has seen it.
+    async fn send(
+        &self,
+        whole: Whole,
+        tried: &mut Tried,
+        prepare: impl Fn(&Endpoint, &mut Request<Body>) -> Result<(), Error> + Send + Sync,
+    ) -> Result<Response<Body>, Error> {
         let mut resends = 0;
         loop {
-            let Picked { member: peer, pending } = core.acquire(&lane_of, tried).await?;
-            core.shared.gate.ready();
+            let Picked { member: peer, pending } = self.acquire(&whole.lane_of, tried).await?;
+            self.shared.gate.ready();
             let Ok(ticket) = peer.admit(Instant::now()) else { continue };
-            let mut verdict = Verdict::new(judge, pending, ticket);
+            let mut verdict = Verdict::new(whole.judging, pending, ticket);
             let (client, addr) = (&peer.client, peer.client.endpoint.addr);
             tried.note(addr);
-            let mut request = Request::from_parts(parts.clone(), replay.attempt());
-            prepare(&client.endpoint, &mut request).map_err(|e| e.at_endpoint(addr))?;
-            let observer = client.observe.request(&request);
-            match client.send(client.lane(&lane_of), request).await {
+            let (observer, request) =
+                whole.attempt(client, &prepare).map_err(|e| e.at_endpoint(addr))?;
+            match client.send(client.lane(&whole.lane_of), request).await {
                 Ok(response) => {
-                    replay.settle();
+                    whole.replay.settle();
                     verdict.head(&response);
                     return Ok(watched(response, verdict, observer));
                 }
                 Err(SendError { error, unprocessed }) => {
-                    if unprocessed && resends < RESENDS && core.resends(&replay, &error) {
+                    if unprocessed && resends < RESENDS && self.resends(&whole.replay, &error) {
                         resends += 1;
                         tracing::debug!(%addr, %error, "sending again");
                         continue;
@@ -199,9 +217,7 @@ impl Balancer {
             }
         }
     }
-}
 
-impl Core {
     fn new(
         connect: Arc<dyn Connect>,
         observe: &dyn Observe,
@@ -257,6 +273,19 @@ impl Core {
             let breaker = self.circuit.as_ref().map(Circuit::breaker);
             Arc::new(Peer::new(endpoint, observe, self.shared.clone(), breaker))
         });
+    }
+}
+
+impl Whole {
+    /// The request for one endpoint, and who observes it there.
+    fn attempt(
+        &self,
+        to: &EndpointClient,
+        prepare: impl Fn(&Endpoint, &mut Request<Body>) -> Result<(), Error>,
+    ) -> Result<(Option<Box<dyn ObserveResponse>>, Request<Body>), Error> {
+        let mut request = Request::from_parts(self.head.clone(), self.replay.attempt());
+        prepare(&to.endpoint, &mut request)?;
+        Ok((to.observe.request(&request), request))
     }
 }
 

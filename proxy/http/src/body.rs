@@ -53,8 +53,11 @@ enum Kind {
     Boxed(http_body_util::combinators::UnsyncBoxBody<Bytes, Error>),
 }
 
-/// Two observers as one.
-struct Both(Box<dyn ObserveBody>, Box<dyn ObserveBody>);
+/// An observer after another, in one allocation with it: a response may have three.
+struct After<O> {
+    before: Box<dyn ObserveBody>,
+    own: O,
+}
 
 // === impl Body ===
 
@@ -80,10 +83,9 @@ impl Body {
     /// Adds an observer; those added before are still told, and first.
     #[must_use]
     pub fn observed(mut self, observer: impl ObserveBody) -> Self {
-        let observer: Box<dyn ObserveBody> = Box::new(observer);
         self.observer = Some(match self.observer.take() {
-            None => observer,
-            Some(before) => Box::new(Both(before, observer)),
+            None => Box::new(observer),
+            Some(before) => Box::new(After { before, own: observer }),
         });
         self
     }
@@ -204,29 +206,17 @@ impl From<hyper::body::Incoming> for Body {
     }
 }
 
-// === impl Both ===
+// === impl After ===
 
-impl ObserveBody for Both {
+impl<O: ObserveBody> ObserveBody for After<O> {
     fn data(&mut self, len: usize) {
-        self.0.data(len);
-        self.1.data(len);
+        self.before.data(len);
+        self.own.data(len);
     }
 
     fn end(&mut self, end: End<'_>) {
-        match end {
-            End::Complete(trailers) => {
-                self.0.end(End::Complete(trailers));
-                self.1.end(End::Complete(trailers));
-            }
-            End::Failed(error) => {
-                self.0.end(End::Failed(error));
-                self.1.end(End::Failed(error));
-            }
-            End::Dropped => {
-                self.0.end(End::Dropped);
-                self.1.end(End::Dropped);
-            }
-        }
+        self.before.end(end);
+        self.own.end(end);
     }
 }
 

@@ -244,12 +244,9 @@ impl EndpointClient {
 
     async fn send_http2(
         self: &Arc<Self>,
-        mut request: Request<Body>,
+        request: Request<Body>,
     ) -> Result<Response<Body>, SendError> {
-        let version = request.version();
-        if version != Version::HTTP_2 {
-            orig_proto::upgrade_request(&mut request);
-        }
+        let (version, request) = for_http2(request);
         let sent = self.link.send(self, request).await;
         if version == Version::HTTP_2 {
             return sent;
@@ -336,6 +333,15 @@ impl SendError {
     pub(crate) fn processed(error: impl Into<Error>) -> Self {
         Self { error: error.into(), unprocessed: false }
     }
+}
+
+/// The request as it is carried, and the version that it came with.
+fn for_http2(mut request: Request<Body>) -> (Version, Request<Body>) {
+    let version = request.version();
+    if version != Version::HTTP_2 {
+        orig_proto::upgrade_request(&mut request);
+    }
+    (version, request)
 }
 
 /// What a peer proxy says of its own failure is for this proxy, not for the application.

@@ -14,10 +14,11 @@ use crate::{
     respond::{self, CloseConnection, RequestKind},
     upgrade,
 };
+use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response, Version, header};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use mesh_stack::io::Io;
+use mesh_stack::io::{BoxedIo, Io};
 use std::{
     future::Future,
     pin::{Pin, pin},
@@ -102,64 +103,90 @@ pub async fn serve<S: Service>(
     service: S,
     drain: impl Future<Output = ()> + Send,
 ) -> Result<(), Error> {
+    // From here on nothing depends on the kind of stream or service: there is one copy of the codecs.
+    let (hold, released) = mpsc::channel(1);
     let informational = params.informational_headers;
-    let (hold, mut released) = mpsc::channel(1);
+    let service = Box::new(service);
     let front = Arc::new(Front { service, informational, close: Notify::new(), hold });
-    let drain = pin!(drain);
-    // Boxed: a connection that turns out to carry something else, or the other version, shall not make room
-    // for this one in its task.
+    let (io, drain) = (BoxedIo::new(io), pin!(drain));
     match version {
-        HttpVersion::Http1 => {
-            let service = service_fn(move |request: Request<Incoming>| {
-                let front = front.clone();
-                async move { front.handle(request.map(Body::from)).await }
-            });
-            Box::pin(serve_http1(TokioIo::new(io), service, drain)).await?;
-            // Nothing is ever sent: this waits until every tunnel has let go.
-            let _: Option<()> = released.recv().await;
-            Ok(())
-        }
+        HttpVersion::Http1 => serve_http1(io, front, released, drain).await,
         HttpVersion::Http2 => Box::pin(h2::serve(io, &params.http2, front, drain)).await,
     }
 }
 
-async fn serve_http1<S>(
-    io: TokioIo<impl Io>,
-    service: S,
-    drain: Pin<&mut (impl Future<Output = ()> + Send)>,
-) -> Result<(), hyper::Error>
-where
-    S: hyper::service::HttpService<Incoming, ResBody = Body> + Send,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    S::Future: Send,
-{
-    let mut connection = pin!(http1().serve_connection(io, service).with_upgrades());
-    tokio::select! {
-        result = connection.as_mut() => return result,
-        () = drain => connection.as_mut().graceful_shutdown(),
+/// Completes when the connection is to end.
+type Drain<'d> = Pin<&'d mut (dyn Future<Output = ()> + Send)>;
+
+async fn serve_http1(
+    io: BoxedIo,
+    front: Arc<Front>,
+    mut released: mpsc::Receiver<()>,
+    drain: Drain<'_>,
+) -> Result<(), Error> {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let front = front.clone();
+        async move { front.handle(request.map(Body::from)).await }
+    });
+    // Boxed, as the other version is: a connection that turns out to carry something else shall not make
+    // room for this in its task.
+    let mut connection =
+        Box::pin(http1().serve_connection(TokioIo::new(io), service).with_upgrades());
+    let served = tokio::select! {
+        result = &mut connection => Some(result),
+        () = drain => None,
+    };
+    match served {
+        Some(result) => result?,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.as_mut().await?;
+        }
     }
-    connection.await
+    drop(connection);
+    // Nothing is ever sent: this waits until every tunnel has let go.
+    let _: Option<()> = released.recv().await;
+    Ok(())
+}
+
+/// A [`Service`] of any kind. Its work on a request lies in a box of its own: it is large, and what it is
+/// part of is moved.
+trait AnyService: Send + Sync {
+    fn call(&self, request: Request<Body>) -> BoxFuture<'_, Result<Response<Body>, Error>>;
+}
+
+impl<S: Service> AnyService for S {
+    fn call(&self, request: Request<Body>) -> BoxFuture<'_, Result<Response<Body>, Error>> {
+        Box::pin(Service::call(self, request))
+    }
 }
 
 /// Stands between the codec and a [`Service`].
-struct Front<S> {
-    service: S,
+struct Front {
+    service: Box<dyn AnyService>,
     informational: bool,
     /// The connection shall take no more requests (HTTP/2).
     close: Notify,
     hold: mpsc::Sender<()>,
 }
 
-impl<S: Service> Front<S> {
-    async fn handle(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
+impl Front {
+    /// The future does not hold the request: the service's own does.
+    fn handle(
+        &self,
+        mut request: Request<Body>,
+    ) -> impl Future<Output = Result<Response<Body>, Error>> + Send {
         let kind = RequestKind::of(&request);
-        let response = match prepare(request, &self.hold) {
-            Ok(request) => self.service.call(request).await,
-            Err(error) => Err(error),
-        };
-        let response =
-            response.or_else(|error| respond::rescue(error, kind, self.informational))?;
-        Ok(self.finish(response, kind))
+        let call = prepare(&mut request, &self.hold).map(|()| self.service.call(request));
+        async move {
+            let response = match call {
+                Ok(call) => call.await,
+                Err(error) => Err(error),
+            };
+            let response =
+                response.or_else(|error| respond::rescue(error, kind, self.informational))?;
+            Ok(self.finish(response, kind))
+        }
     }
 
     fn finish(&self, mut response: Response<Body>, kind: RequestKind) -> Response<Body> {
@@ -179,18 +206,18 @@ impl<S: Service> Front<S> {
 }
 
 /// The rules of HTTP/1 for a request that enters a proxy.
-fn prepare(mut request: Request<Body>, hold: &mpsc::Sender<()>) -> Result<Request<Body>, Error> {
+fn prepare(request: &mut Request<Body>, hold: &mpsc::Sender<()>) -> Result<(), Error> {
     if request.version() == Version::HTTP_2 {
-        return Ok(request);
+        return Ok(());
     }
-    normalize::mark(&mut request)?;
-    if headers::wants_upgrade(&request) {
-        upgrade::ClientHalf::attach(&mut request, hold.clone());
+    normalize::mark(request)?;
+    if headers::wants_upgrade(request) {
+        upgrade::ClientHalf::attach(request, hold.clone());
     } else {
         headers::strip_connection(request.headers_mut());
         request.headers_mut().remove(headers::HTTP2_SETTINGS);
     }
-    Ok(request)
+    Ok(())
 }
 
 fn http1() -> hyper::server::conn::http1::Builder {

@@ -18,13 +18,18 @@ use crate::{
     gateway::Gateway,
 };
 use ::http::{HeaderValue, Request, Response, uri};
-use decide::Decisions;
+use decide::{Decision, Decisions};
+use exchange::InboundExchange;
+use futures::{TryFutureExt, future};
 use mesh_http::{
     Balancer, Body, Error as HttpError, ServerParams, Service, detect::HttpVersion,
     headers::CLIENT_ID, normalize, orig_proto,
 };
 use mesh_model::inbound::ClientTls;
-use mesh_observe::{Direction, InboundErrorLabels, Metrics, trace::SpanKind};
+use mesh_observe::{
+    Direction, InboundErrorLabels, Metrics,
+    trace::{OpenSpan, SpanKind},
+};
 use mesh_process::drain;
 use mesh_stack::io::Io;
 use std::sync::Arc;
@@ -38,13 +43,17 @@ pub(crate) struct ToApp(pub(crate) Balancer, pub(crate) Metrics);
 pub(crate) struct ToGateway<G: Gateway>(pub(crate) G, pub(crate) G::Route);
 
 impl Service for ToApp {
-    async fn call(&self, mut request: Request<Body>) -> Result<Response<Body>, HttpError> {
+    fn call(
+        &self,
+        mut request: Request<Body>,
+    ) -> impl Future<Output = Result<Response<Body>, HttpError>> + Send {
         let span = self.1.span(Direction::Inbound, SpanKind::Client, &mut request);
-        let response = self.0.call(request, |_, _| Ok(())).await?;
-        if let Some(span) = span {
-            span.end(response.status());
-        }
-        Ok(response)
+        let sent = self.0.call(request, |_, _| Ok(()));
+        sent.inspect_ok(|response| {
+            if let Some(span) = span {
+                span.end(response.status());
+            }
+        })
     }
 }
 
@@ -83,6 +92,15 @@ pub(crate) async fn serve<S: Service>(
     Ok(result?)
 }
 
+/// A request that has a route and may take it.
+struct Arrived {
+    /// It came over HTTP/2 that it does not speak.
+    carried: bool,
+    span: Option<OpenSpan>,
+    decision: Decision,
+    request: Request<Body>,
+}
+
 struct Requests<S>(Arc<Inner<S>>);
 
 struct Inner<S> {
@@ -107,7 +125,8 @@ impl<S: Service> Service for Requests<S> {
             Some(log) => {
                 let client = inner.client_id.as_ref();
                 let (entry, request) = Entry::begin(log, inner.connection.client, client, request);
-                let (result, busy) = timed(inner.respond(request)).await;
+                // Boxed: where there is no log, requests shall not make room for it.
+                let (result, busy) = Box::pin(timed(inner.respond(request))).await;
                 entry.finish(result, busy)
             }
         }
@@ -115,35 +134,19 @@ impl<S: Service> Service for Requests<S> {
 }
 
 impl<S: Service> Inner<S> {
-    async fn respond(&self, request: Request<Body>) -> Result<Response<Body>, HttpError> {
-        let result = self.handle(request).await;
-        if let Err(error) = &result {
-            self.count(error);
-        }
-        result
+    fn respond(
+        &self,
+        request: Request<Body>,
+    ) -> impl Future<Output = Result<Response<Body>, HttpError>> + Send {
+        self.handle(request).inspect_err(|error| self.count(error))
     }
 
-    async fn handle(&self, mut request: Request<Body>) -> Result<Response<Body>, HttpError> {
+    async fn handle(&self, request: Request<Body>) -> Result<Response<Body>, HttpError> {
         let _in_flight = self.connection.shared.in_flight.enter()?;
-        let carried = orig_proto::downgrade_request(&mut request);
-        request.headers_mut().remove(CLIENT_ID);
-        if let Some(id) = &self.client_id {
-            request.headers_mut().insert(CLIENT_ID, id.clone());
-        }
-        normalize::normalize(&mut request, || Some(self.default_authority.clone()))?;
-        let metrics = &self.connection.shared.metrics;
-        let span = metrics.span(Direction::Inbound, SpanKind::Server, &mut request);
-        let decision = self.decisions.decide(&self.connection, &request)?;
-        let (mut request, mut exchange) = decision.series().begin(request);
-        let passed = decision.filter(&mut request).and_then(|()| decision.limit(&self.connection));
-        let result = match passed {
-            Ok(()) => {
-                exchange.forward(decision.series(), &request);
-                self.next.call(request).await
-            }
-            Err(refused) => Err(refused),
-        };
-        match result {
+        let Arrived { carried, span, decision, request } = self.arrive(request)?;
+        let (exchange, passed) = self.pass(&decision, request);
+        let sent = future::ready(passed).and_then(|request| self.next.call(request));
+        match sent.await {
             Ok(response) => {
                 if let Some(span) = span {
                     span.end(response.status());
@@ -159,6 +162,36 @@ impl<S: Service> Inner<S> {
                 Err(error)
             }
         }
+    }
+
+    /// What a request is, who sends it, and what it may do. These steps are functions of their own: what an
+    /// `async` function has borrowed once it keeps room for until its end.
+    fn arrive(&self, mut request: Request<Body>) -> Result<Arrived, HttpError> {
+        let carried = orig_proto::downgrade_request(&mut request);
+        request.headers_mut().remove(CLIENT_ID);
+        if let Some(id) = &self.client_id {
+            request.headers_mut().insert(CLIENT_ID, id.clone());
+        }
+        normalize::normalize(&mut request, || Some(self.default_authority.clone()))?;
+        let metrics = &self.connection.shared.metrics;
+        let span = metrics.span(Direction::Inbound, SpanKind::Server, &mut request);
+        let decision = self.decisions.decide(&self.connection, &request)?;
+        Ok(Arrived { carried, span, decision, request })
+    }
+
+    /// Counts a request that is let in, and the request itself unless filters or limits refuse it.
+    fn pass(
+        &self,
+        decision: &Decision,
+        request: Request<Body>,
+    ) -> (InboundExchange, Result<Request<Body>, HttpError>) {
+        let (mut request, mut exchange) = decision.series().begin(request);
+        let passed = decision.filter(&mut request).and_then(|()| decision.limit(&self.connection));
+        let passed = passed.map(|()| {
+            exchange.forward(decision.series(), &request);
+            request
+        });
+        (exchange, passed)
     }
 
     /// Counts what went wrong, unless a family of its own has.

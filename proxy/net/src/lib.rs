@@ -9,6 +9,7 @@ pub mod connect;
 pub mod dns;
 pub mod listen;
 pub mod orig_dst;
+pub mod pages;
 mod sockopt;
 
 pub use mesh_stack::io;

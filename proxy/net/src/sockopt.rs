@@ -1,7 +1,7 @@
 //! # Socket options
 //!
 //! Job: the options that every data-plane socket carries, and the one that has no safe wrapper.
-//! May touch: setsockopt; the only `unsafe` of the workspace. Must not touch: anything else.
+//! May touch: setsockopt. Must not touch: anything else.
 //! Callers: `listen`, `connect`.
 
 use socket2::{SockRef, TcpKeepalive};

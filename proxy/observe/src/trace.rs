@@ -62,8 +62,8 @@ pub(crate) enum Value {
 #[derive(Debug)]
 pub struct OpenSpan {
     tracer: Tracer,
-    /// Present until it is exported.
-    span: Option<Span>,
+    /// Present until it is exported. Boxed: requests without a span make room for one.
+    span: Option<Box<Span>>,
 }
 
 /// Spans that may wait for the exporter, one of its batches; more are dropped and counted.
@@ -92,7 +92,7 @@ impl Tracer {
         let id = new_id();
         let state = request.headers().get("tracestate").and_then(|v| v.to_str().ok());
         let now = SystemTime::now();
-        let span = Span {
+        let span = Box::new(Span {
             id,
             kind,
             state: state.unwrap_or_default().to_owned(),
@@ -101,7 +101,7 @@ impl Tracer {
             end: now,
             attributes: attributes(direction, request),
             context: context.clone(),
-        };
+        });
         context.descend(id, request.headers_mut());
         Some(OpenSpan { tracer: self.clone(), span: Some(span) })
     }
@@ -128,7 +128,7 @@ impl Drop for OpenSpan {
     fn drop(&mut self) {
         if let Some(mut span) = self.span.take() {
             span.end = SystemTime::now();
-            if self.tracer.sink.try_send(span).is_err() {
+            if self.tracer.sink.try_send(*span).is_err() {
                 self.tracer.dropped.incr();
             }
         }

@@ -3,11 +3,21 @@
 //! Job: one request: limit, choose a rule, set the headers of the mesh, send by the rule or by the profile.
 //! May touch: requests and responses. Must not touch: sockets. Callers: `sidecar`, `explicit`,
 //! `ingress`, the gateway.
+//!
+//! Whoever changes a request on its way takes it and gives it back, in a function of its own: what an `async`
+//! function has borrowed once it keeps room for until its end, and there are many on a request's way.
 
 mod filters;
 mod rule;
 
-use crate::{backend::Backend, config::Routing, sidecar::Outbound, target::Target};
+use self::rule::HttpRule;
+use crate::{
+    backend::Backend,
+    config::Routing,
+    sidecar::Outbound,
+    target::{Active, Target},
+};
+use futures::TryFutureExt;
 use http::{HeaderValue, Request, Response, uri};
 use mesh_http::{
     Body, Error, Service, client::PeerAsksToClose, headers, normalize, respond::CloseConnection,
@@ -39,21 +49,26 @@ impl HttpService {
 }
 
 impl Service for HttpService {
-    async fn call(&self, mut request: Request<Body>) -> Result<Response<Body>, Error> {
-        normalize::normalize(&mut request, || self.default_authority.clone())?;
-        self.outbound.send(&self.target, request).await
+    fn call(
+        &self,
+        mut request: Request<Body>,
+    ) -> impl Future<Output = Result<Response<Body>, Error>> + Send {
+        let named = normalize::normalize(&mut request, || self.default_authority.clone());
+        async move {
+            named?;
+            self.outbound.send(&self.target, request).await
+        }
     }
 }
 
 impl Outbound {
     /// Sends a request whose target has an authority.
-    pub(crate) async fn send(
+    pub(crate) fn send(
         &self,
         target: &Target,
         request: Request<Body>,
-    ) -> Result<Response<Body>, Error> {
-        let sent = self.send_now(target, request).await;
-        sent.map_err(|error| {
+    ) -> impl Future<Output = Result<Response<Body>, Error>> + Send {
+        self.send_now(target, request).map_err(move |error| {
             self.parts().metrics.errors.outbound_http(error.kind());
             error.at(format_args!("logical service {}", target.authority()))
         })
@@ -62,28 +77,39 @@ impl Outbound {
     async fn send_now(
         &self,
         target: &Target,
-        mut request: Request<Body>,
+        request: Request<Body>,
     ) -> Result<Response<Body>, Error> {
         let _place = self.in_flight().enter()?;
-        let span = self.server_span(&mut request);
         let active = target.active_arc();
-        let router = active.http(request.version());
-        let chosen = router.choose(|| RequestView::of(&request));
-        let rule = chosen.and_then(|c| c.route.rule(c.rule)).ok_or(Error::NoRoute)?;
-        let hop = Hop::take(&mut request, active.canonical.as_ref());
+        let (Chosen { rule, hop, span }, request) = self.choose(&active, request)?;
         let sent = match &active.profile {
             None => rule.send(&hop, request).await,
             Some(profile) => {
                 let hop = &hop;
                 let send = |request, tried| rule.deliver(hop, request, tried);
                 let available = || rule.choice.is_available(Backend::takes_http);
-                profile.send(request, send, available).await
+                // Boxed: other requests shall not make room for it.
+                Box::pin(profile.send(request, send, available)).await
             }
         };
         if let (Some(span), Ok(response)) = (span, &sent) {
             span.end(response.status());
         }
         sent
+    }
+
+    /// Chooses the rule for a request, and sets the headers of the mesh.
+    fn choose<'a>(
+        &self,
+        active: &'a Active,
+        mut request: Request<Body>,
+    ) -> Result<(Chosen<'a>, Request<Body>), Error> {
+        let span = self.server_span(&mut request);
+        let router = active.http(request.version());
+        let chosen = router.choose(|| RequestView::of(&request));
+        let rule = chosen.and_then(|c| c.route.rule(c.rule)).ok_or(Error::NoRoute)?;
+        let hop = Hop::take(&mut request, active.canonical.as_ref());
+        Ok((Chosen { rule, hop, span }, request))
     }
 
     /// The sidecar's side as a server. A gateway's is inbound.
@@ -94,6 +120,13 @@ impl Outbound {
             Routing::Gateway => None,
         }
     }
+}
+
+/// By which rule a request goes.
+struct Chosen<'a> {
+    rule: &'a HttpRule,
+    hop: Hop,
+    span: Option<OpenSpan>,
 }
 
 /// What a request carries from hop to hop, and where it may go.

@@ -82,6 +82,25 @@ impl Drop for Connection {
     }
 }
 
+/// What has to be known of a request when its response comes.
+struct Sent {
+    client: Option<ClientUpgrade>,
+    /// Whose connection it is after that, if it goes on.
+    key: Option<Key>,
+    connect: bool,
+}
+
+impl Sent {
+    /// Makes the request fit for HTTP/1.
+    fn of(mut request: Request<Body>) -> (Self, Request<Body>) {
+        let client = ClientHalf::take(&request);
+        let key = Key::of(&request).filter(|_| client.is_none());
+        normalize::for_http1(&mut request);
+        let connect = request.method() == Method::CONNECT;
+        (Self { client, key, connect }, request)
+    }
+}
+
 impl Pool {
     pub(crate) fn new(params: &ClientParams) -> Self {
         let idle = Idle {
@@ -102,12 +121,9 @@ impl Pool {
         &self,
         shared: &Shared,
         endpoint: &Endpoint,
-        mut request: Request<Body>,
+        request: Request<Body>,
     ) -> Result<Response<Body>, SendError> {
-        let client = ClientHalf::take(&request);
-        let key = Key::of(&request).filter(|_| client.is_none());
-        normalize::for_http1(&mut request);
-        let connect = request.method() == Method::CONNECT;
+        let (Sent { client, key, connect }, request) = Sent::of(request);
         let (response, mut connection) =
             self.exchange(shared, endpoint, key.as_ref(), request).await?;
         if is_upgrade(&response, connect) {

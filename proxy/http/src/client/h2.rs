@@ -90,10 +90,19 @@ impl Handle {
 
     pub(crate) async fn send(
         mut self,
-        mut request: Request<Body>,
+        request: Request<Body>,
     ) -> Result<Response<Body>, SendError> {
         self.active.store(true, Ordering::Relaxed);
         poll_fn(|cx| self.send.poll_ready(cx)).await.map_err(SendError::unprocessed)?;
+        let (response, upload) = self.open(request)?;
+        receive(response, upload, self.active).await
+    }
+
+    /// Opens a stream. What takes the rest of the request's body to it can be cancelled.
+    fn open(
+        &mut self,
+        mut request: Request<Body>,
+    ) -> Result<(ResponseFuture, Option<oneshot::Sender<()>>), SendError> {
         *request.version_mut() = Version::HTTP_2;
         let (parts, body) = request.into_parts();
         let ends = body.is_end_stream();
@@ -108,7 +117,7 @@ impl Handle {
             tokio::spawn(upload_rest(unsent, cancelled));
             cancel
         });
-        receive(response, upload, self.active).await
+        Ok((response, upload))
     }
 }
 

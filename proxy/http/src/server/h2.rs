@@ -4,7 +4,7 @@
 //! allows, resets passed on, drain, PINGs.
 //! May touch: one byte stream. Must not touch: what requests mean. Callers: `serve`.
 
-use super::{Front, Http2ServerParams, Service};
+use super::{Drain, Front, Http2ServerParams};
 use crate::{
     Body,
     body::{H2Recv, H2Send},
@@ -19,11 +19,11 @@ use h2::{
 use http::{Request, Response, Version};
 use http_body::Body as _;
 use mesh_model::endpoint::KeepAlive;
-use mesh_stack::io::{Flush, Gather, Io};
+use mesh_stack::io::{BoxedIo, Flush, Gather};
 use std::{
     future::{Future, poll_fn},
     io,
-    pin::{Pin, pin},
+    pin::pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -41,11 +41,11 @@ const PREFACE: Duration = Duration::from_secs(10);
 /// Resets sent for the peer's own errors before it counts as hostile.
 const ERROR_RESETS: usize = 1024;
 
-pub(super) async fn serve<S: Service>(
-    io: impl Io,
+pub(super) async fn serve(
+    io: BoxedIo,
     params: &Http2ServerParams,
-    front: Arc<Front<S>>,
-    mut drain: Pin<&mut (impl Future<Output = ()> + Send)>,
+    front: Arc<Front>,
+    mut drain: Drain<'_>,
 ) -> Result<(), Error> {
     let (io, flush) = Gather::new(io);
     let mut connection: Connection<_, Bytes> = {
@@ -85,8 +85,7 @@ pub(super) async fn serve<S: Service>(
                 None => return Ok(()),
                 Some(accepted) => {
                     let (request, respond) = accepted?;
-                    // Boxed: what a task is made of is moved more than once on its way, and this is large.
-                    tokio::spawn(Box::pin(stream(front.clone(), request, respond)));
+                    tokio::spawn(stream(front.clone(), request, respond));
                 }
             },
             () = &mut drain, if !draining => {
@@ -107,7 +106,7 @@ pub(super) async fn serve<S: Service>(
 /// What the codec has answered. When it waits, what it has written goes out.
 fn flushed<T>(
     answer: Poll<Result<T, h2::Error>>,
-    flush: &Flush<impl Io>,
+    flush: &Flush<BoxedIo>,
     cx: &mut Context<'_>,
 ) -> Poll<Result<T, Error>> {
     if answer.is_pending()
@@ -140,11 +139,7 @@ fn builder(params: &Http2ServerParams) -> Builder {
 }
 
 /// One request and its response.
-async fn stream<S: Service>(
-    front: Arc<Front<S>>,
-    request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
-) {
+async fn stream(front: Arc<Front>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
     let request = request.map(|recv| Body::h2(H2Recv::of_request(recv)));
     let answer = {
         let mut call = pin!(front.handle(request));

@@ -9,6 +9,7 @@ use crate::{
     http::{Hop, filters},
     routes::{Part, Rule},
 };
+use futures::TryFutureExt;
 use http::{HeaderMap, Request, Response};
 use mesh_http::{
     Body, Error, classify,
@@ -16,13 +17,14 @@ use mesh_http::{
     timeouts::{Deadline, Limits, TimeoutKind},
 };
 use mesh_model::{
-    filter,
+    filter::{self, Filter},
     outbound::{Overrides, Refusal, Retry, Timeouts},
-    route::RequestView,
+    route::{RequestView, RouteMatch},
 };
 use mesh_observe::{
-    BackendExchange, Direction, OutboundBackendSeries, OutboundExchange, OutboundRouteSeries,
-    trace::SpanKind,
+    BackendExchange, Direction, OutboundBackendSeries, OutboundExchange, OutboundRouteExchange,
+    OutboundRouteSeries,
+    trace::{OpenSpan, SpanKind},
 };
 use mesh_stack::{backoff::Backoff, tried::Tried};
 use std::{
@@ -51,10 +53,8 @@ impl HttpRule {
         hop: &Hop,
         request: Request<Body>,
     ) -> Result<Response<Body>, Error> {
-        let named = self.series.of_host(|| RequestView::of(&request).host);
-        let series = named.as_ref().unwrap_or(&self.series);
-        let (request, route) = series.begin(request);
-        match self.send_uncounted(hop, series, request).await {
+        let (series, request, route) = self.begin(request);
+        match self.send_uncounted(hop, &series, request).await {
             Ok((response, backend)) => {
                 Ok(OutboundExchange { route: Some(route), backend }.respond(response))
             }
@@ -65,26 +65,36 @@ impl HttpRule {
         }
     }
 
+    /// Counts a request that comes.
+    fn begin(
+        &self,
+        request: Request<Body>,
+    ) -> (Cow<'_, OutboundRouteSeries>, Request<Body>, OutboundRouteExchange) {
+        let named = self.series.of_host(|| RequestView::of(&request).host);
+        let series = named.map_or(Cow::Borrowed(&self.series), Cow::Owned);
+        let (request, route) = series.begin(request);
+        (series, request, route)
+    }
+
     async fn send_uncounted(
         &self,
         hop: &Hop,
         series: &OutboundRouteSeries,
-        mut request: Request<Body>,
+        request: Request<Body>,
     ) -> Result<(Response<Body>, Option<BackendExchange>), Error> {
         let rule = &self.rule;
         refuse(rule.refusal.as_ref(), || self.describe())?;
-        let bounds = self.bounds(&mut request);
+        let (bounds, request) = self.bounds(request);
         if let Some(delay) = rule.delay.filter(|delay| delay.ratio.strikes(rand::random)) {
             let resume = Instant::now() + delay.time;
             let end = bounds.deadline.map_or(resume, |deadline| deadline.at.min(resume));
             tokio::time::sleep_until(end).await;
         }
-        if !rule.filters.is_empty() {
-            filters::pass(filter::apply(&rule.filters, &rule.matches, &mut request, rand::random))?;
-        }
+        let request = filtered(&rule.filters, &rule.matches, request)?;
         let (mut response, backend) = match &bounds.retry {
             Some(retry) if retry.max > 0 => {
-                self.attempts(hop, series, &bounds, retry, request).await?
+                // Boxed: other requests shall not make room for it.
+                Box::pin(self.attempts(hop, series, &bounds, retry, request)).await?
             }
             _ => {
                 let limits = bounds.limits(None);
@@ -100,7 +110,7 @@ impl HttpRule {
     }
 
     /// The rule's limits and retries, changed by the application where the rule allows it.
-    fn bounds(&self, request: &mut Request<Body>) -> Bounds<'_> {
+    fn bounds(&self, mut request: Request<Body>) -> (Bounds<'_>, Request<Body>) {
         let rule = &self.rule;
         let asked = match rule.allow_overrides {
             true => Overrides::take(request.headers_mut()),
@@ -113,7 +123,7 @@ impl HttpRule {
                 (asked.timeouts(&rule.timeouts), retry)
             }
         };
-        Bounds { timeouts, deadline: timeouts.request.map(Deadline::after), retry }
+        (Bounds { timeouts, deadline: timeouts.request.map(Deadline::after), retry }, request)
     }
 
     /// Attempts until one brings something to keep.
@@ -163,7 +173,7 @@ impl HttpRule {
     ) -> (Attempt, Tried) {
         let Some(part) = self.part() else { return (Err(Error::LoadShed), tried) };
         let exchange = part.series.begin();
-        match part.send(hop, request, limits, &mut tried).await {
+        match part.send(hop, &self.rule.matches, request, limits, &mut tried).await {
             Ok(response) => (Ok((response, exchange)), tried),
             Err(error) => {
                 OutboundExchange { route: None, backend: Some(exchange) }.failed(&error);
@@ -180,7 +190,7 @@ impl HttpRule {
         mut tried: Tried,
     ) -> (Result<Response<Body>, Error>, Tried) {
         let Some(part) = self.part() else { return (Err(Error::LoadShed), tried) };
-        let sent = part.send(hop, request, Limits::default(), &mut tried).await;
+        let sent = part.send(hop, &self.rule.matches, request, Limits::default(), &mut tried).await;
         (sent, tried)
     }
 
@@ -190,42 +200,34 @@ impl HttpRule {
 }
 
 impl HttpPart {
-    /// Sends to an endpoint that was not tried, if there is one.
-    async fn send(
+    /// Sends to an endpoint that was not tried, if there is one. `matches`: those of the rule.
+    fn send(
         &self,
         hop: &Hop,
+        matches: &[RouteMatch],
         request: Request<Body>,
         limits: Limits,
         tried: &mut Tried,
-    ) -> Result<Response<Body>, Error> {
-        let sent = self.send_plain(hop, request, limits, tried).await;
-        sent.map_err(|error| error.at(format_args!("backend {}", self.backend.meta().name())))
+    ) -> impl Future<Output = Result<Response<Body>, Error>> + Send {
+        self.send_plain(hop, matches, request, limits, tried)
+            .map_err(|error| error.at(format_args!("backend {}", self.backend.meta().name())))
     }
 
     async fn send_plain(
         &self,
         hop: &Hop,
-        mut request: Request<Body>,
-        mut limits: Limits,
+        matches: &[RouteMatch],
+        request: Request<Body>,
+        limits: Limits,
         tried: &mut Tried,
     ) -> Result<Response<Body>, Error> {
         refuse(self.spec.refusal.as_ref(), || self.backend.meta().name().to_owned())?;
-        if !self.spec.filters.is_empty() {
-            let outcome = filter::apply(&self.spec.filters, &[], &mut request, rand::random);
-            filters::pass(outcome)?;
-        }
+        let request = filtered(&self.spec.filters, matches, request)?;
         let balancer = self.backend.http();
         let balancer =
             balancer.ok_or_else(|| Error::Backend("the policy names no endpoint".into()))?;
-        if let Some(limit) = self.spec.timeout {
-            let own = Deadline::after(limit);
-            limits.request = Some(match limits.request {
-                Some(outer) if outer.at <= own.at => outer,
-                _ => own,
-            });
-        }
-        let metrics = self.backend.metrics();
-        let span = metrics.span(Direction::Outbound, SpanKind::Client, &mut request);
+        let limits = self.within(limits);
+        let (span, request) = self.client_span(request);
         let mut response = if limits.is_none() {
             balancer.call_tried(request, tried, |endpoint, r| hop.prepare(endpoint, r)).await?
         } else {
@@ -235,7 +237,8 @@ impl HttpPart {
                     hop.prepare(endpoint, r)
                 })
             });
-            within.await?
+            // Boxed: other requests shall not make room for it.
+            Box::pin(within).await?
         };
         if let Some(span) = span {
             span.end(response.status());
@@ -248,12 +251,43 @@ impl HttpPart {
     }
 }
 
+impl HttpPart {
+    /// The limits with that of this part.
+    fn within(&self, mut limits: Limits) -> Limits {
+        if let Some(limit) = self.spec.timeout {
+            let own = Deadline::after(limit);
+            limits.request = Some(match limits.request {
+                Some(outer) if outer.at <= own.at => outer,
+                _ => own,
+            });
+        }
+        limits
+    }
+
+    fn client_span(&self, mut request: Request<Body>) -> (Option<OpenSpan>, Request<Body>) {
+        let metrics = self.backend.metrics();
+        (metrics.span(Direction::Outbound, SpanKind::Client, &mut request), request)
+    }
+}
+
 impl Bounds<'_> {
     /// The limits of an attempt whose response must begin within `head`.
     fn limits(&self, head: Option<Duration>) -> Limits {
         let Timeouts { response, idle, .. } = self.timeouts;
         Limits { request: self.deadline, head, response, idle }
     }
+}
+
+/// The request as the filters leave it.
+fn filtered(
+    filters: &[Filter],
+    matches: &[RouteMatch],
+    mut request: Request<Body>,
+) -> Result<Request<Body>, Error> {
+    if !filters.is_empty() {
+        filters::pass(filter::apply(filters, matches, &mut request, rand::random))?;
+    }
+    Ok(request)
 }
 
 fn refuse(refusal: Option<&Refusal>, by: impl FnOnce() -> String) -> Result<(), Error> {
