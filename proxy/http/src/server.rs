@@ -135,6 +135,8 @@ where
 {
     let mut connection = pin!(http1().serve_connection(io, service).with_upgrades());
     tokio::select! {
+        // First the connection: a request that has arrived is not idle.
+        biased;
         result = connection.as_mut() => return result,
         () = drain => connection.as_mut().graceful_shutdown(),
     }
@@ -200,3 +202,7 @@ fn http1() -> hyper::server::conn::http1::Builder {
     builder.auto_date_header(false).header_read_timeout(None).timer(TokioTimer::new());
     builder
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
