@@ -21,7 +21,7 @@ use std::{
 /// What drives the proxies mad: endpoints every 100 ms, policies every second, certificates of 30 s.
 const UNREST: Unrest = Unrest { churn_ms: 100, policy_ms: 1_000, leaf_seconds: Some(LEAF) };
 /// Life of certificates, seconds.
-const LEAF: u32 = 30;
+const LEAF: u64 = 30;
 /// How much memory may grow from the end of the first fifth to the end.
 const GROWTH: f64 = 1.15;
 /// Tasks by which two calm moments may differ: an endpoint has just left or returned.
@@ -82,7 +82,7 @@ pub(crate) fn run(seconds: u32) -> Result<()> {
     running.stop(Duration::from_secs(5));
     let verdict = judge(&samples, [&before, &calm], &seen, seconds);
     if verdict.is_ok() {
-        rig.dsum();
+        rig.done();
     }
     verdict
 }
@@ -194,7 +194,7 @@ fn judge(samples: &[Sample], calm: [&Sample; 2], seen: &[Seen], seconds: u32) ->
         );
         ensure!(after.panics == 0.0, "{} tasks of the {role}'s proxy panicked", after.panics);
         ensure!(old > 0.0 && new > 0.0, "the policies of the {role}'s proxy did not change");
-        let due = f64::from(seconds) / f64::from(LEAF);
+        let due = f64::from(seconds) / LEAF as f64;
         ensure!(renewals >= due.floor(), "the {role}'s proxy was not certified again");
     }
     Ok(())
