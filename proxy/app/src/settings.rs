@@ -243,9 +243,13 @@ fn unused(r: &mut Reader<'_>) -> Result<(), Reported> {
     let authority = r.optional(&t::AUTHORITY_LABELS, UNSAFE);
     let profile = r.value(&t::PROFILE_TIMEOUT, form::DURATION);
     let spire = [&t::SPIRE_ADDR, &t::SPIRE_SOCKET].map(|row| r.optional(row, NOTHING));
-    (control?, tap?, authority?, profile?);
+    control?;
+    tap?;
+    authority?;
+    profile?;
     let [addr, socket] = spire;
-    (addr?, socket?);
+    addr?;
+    socket?;
     Ok(())
 }
 

@@ -129,7 +129,8 @@ impl Told {
         let sum = |family: &str, label: &str| -> f64 {
             let of = |line: &&str| line.starts_with(family) && line.contains(label);
             let value = |line: &str| line.rsplit_once(' ')?.1.parse::<f64>().ok();
-            text.lines().filter(of).filter_map(value).sum()
+            // Of nothing the sum is -0.
+            text.lines().filter(of).filter_map(value).sum::<f64>() + 0.0
         };
         // The client's proxy has outbound routes; the server's has authorisations alone.
         let decided = |[route, authz]: [&str; 2]| {

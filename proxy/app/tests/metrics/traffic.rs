@@ -79,18 +79,18 @@ impl Pair {
         };
         let named = |name: &str| Profile { fqn: Some(name.parse().unwrap()), ..Profile::default() };
         plane.service(
-            "web.demo",
+            "web.demo.svc.cluster.local",
             Service {
                 endpoint: meshed(http, ProtocolHint::Http2),
-                profile: named("web.demo"),
+                profile: named("web.demo.svc.cluster.local"),
                 policy: None,
             },
         );
         plane.service(
-            "bytes.demo",
+            "bytes.demo.svc.cluster.local",
             Service {
                 endpoint: meshed(bytes, ProtocolHint::Opaque),
-                profile: Profile { opaque: true, ..named("bytes.demo") },
+                profile: Profile { opaque: true, ..named("bytes.demo.svc.cluster.local") },
                 policy: None,
             },
         );
@@ -156,9 +156,11 @@ impl Pair {
         Scraped { head: String::from_utf8(answer).unwrap().to_lowercase(), body }
     }
 
-    pub(crate) async fn end(self) {
+    /// Ends both proxies; the collector stays.
+    pub(crate) async fn end(self) -> Collector {
         self.client.end().await;
         self.server.end().await;
+        self.collector
     }
 
     async fn ask(&self, method: &str, host: &str, path: &str, headers: &str) -> String {

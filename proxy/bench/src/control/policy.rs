@@ -128,7 +128,7 @@ fn built_in(name: &str) -> meta::Metadata {
 
 /// Two names in turn: the series that they make stay few.
 fn variant(name: &str, number: u64) -> String {
-    if number % 2 == 0 { name.to_owned() } else { format!("{name}-changed") }
+    if number.is_multiple_of(2) { name.to_owned() } else { format!("{name}-changed") }
 }
 
 fn millis(ms: u32) -> Option<prost_types::Duration> {
