@@ -52,6 +52,10 @@ bench-smoke:
 soak *arguments: bench-build
     {{target}}/image/mesh-bench soak {{arguments}}
 
+# a minute of random mixtures of seeds through each parser that takes bytes from outside
+mutate:
+    cargo test -p mesh-wire -p mesh-meshtls -p mesh-pki -p mesh-http -p mesh-proxy --test corpus -- --ignored
+
 target := env("CARGO_TARGET_DIR", "target")
 
 [private]

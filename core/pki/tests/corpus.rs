@@ -1,32 +1,29 @@
 //! # Seeds of the fuzzers, as tests
 //!
-//! Each seed, each of its beginnings, and each seed with one byte changed goes through its parser, whose
-//! function the fuzzer shares.
+//! What is near each seed goes through its parser, whose function the fuzzer shares; on demand also random
+//! mixtures of seeds: `just mutate`.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "../../../proxy/fuzz/near.rs"]
+mod near;
 #[path = "corpus/parse.rs"]
 mod parse;
 
-/// Runs `parse` on the seeds of a folder and what is near them.
-fn near(folder: &str, parse: impl Fn(&[u8])) {
-    let folder = format!("{}/tests/corpus/{folder}", env!("CARGO_MANIFEST_DIR"));
-    let mut seeds = 0;
-    for entry in std::fs::read_dir(&folder).unwrap() {
-        let seed = std::fs::read(entry.unwrap().path()).unwrap();
-        seeds += 1;
-        (0..=seed.len()).for_each(|end| parse(&seed[..end]));
-        for at in 0..seed.len() {
-            for other in [0, 1, 0x7f, 0x80, 0xff] {
-                let mut changed = seed.clone();
-                changed[at] ^= other;
-                parse(&changed);
-            }
-        }
-    }
-    assert!(seeds > 0, "{folder} has no seeds");
+use near::Parser;
+use std::time::Duration;
+
+const PARSERS: &[Parser] = &[("csr", parse::csr)];
+
+#[test]
+fn what_is_near_the_seeds() {
+    PARSERS.iter().for_each(|parser| near::near(*parser));
 }
 
 #[test]
-fn certificate_requests() {
-    near("csr", parse::csr);
+#[ignore = "takes a minute for each parser"]
+fn a_minute_of_mixtures() {
+    for parser in PARSERS {
+        let runs = near::mixed(*parser, Duration::from_secs(60));
+        assert!(runs > 1000, "{}: {runs} runs", parser.0);
+    }
 }

@@ -75,7 +75,7 @@ async fn supervise(started: Started) -> Result<(), StartError> {
     let grace = started.settings.grace;
 
     identity(&started, &metrics, &readiness);
-    spans::start(&started, &metrics);
+    let spans = spans::start(&started, &metrics);
     let parts = parts(&started, &metrics)?;
     let shutdown = started.settings.shutdown_endpoint.then_some(asked.clone());
     let admin = Admin::new(
@@ -109,6 +109,9 @@ async fn supervise(started: Started) -> Result<(), StartError> {
     for worker in workers {
         // A worker that panicked has logged it; the others must still be waited for.
         let _ = worker.join();
+    }
+    if let Some(spans) = spans {
+        spans.finish().await;
     }
     Ok(())
 }

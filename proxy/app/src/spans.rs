@@ -14,10 +14,31 @@ use mesh_observe::{
     trace::{ExportMetrics, Exporter, Resource, Tracer},
 };
 use mesh_process::tasks;
+use std::time::Duration;
+use tokio::{sync::watch, task::JoinHandle};
+
+/// Spans on their way.
+pub(crate) struct Spans {
+    over: watch::Sender<bool>,
+    exporter: JoinHandle<()>,
+}
+
+/// Longest time that the end of the process waits for the collector.
+const LAST: Duration = Duration::from_secs(2);
+
+impl Spans {
+    /// Sends those that still wait for others.
+    pub(crate) async fn finish(self) {
+        self.over.send_replace(true);
+        if tokio::time::timeout(LAST, self.exporter).await.is_err() {
+            tracing::info!("The last spans have not reached the collector");
+        }
+    }
+}
 
 /// Traces to the collector of the settings; without one nothing is done, and requests pay nothing.
-pub(crate) fn start(started: &Started, metrics: &Metrics) {
-    let Some(settings) = &started.settings.trace else { return };
+pub(crate) fn start(started: &Started, metrics: &Metrics) -> Option<Spans> {
+    let settings = started.settings.trace.as_ref()?;
     let Service { addr, .. } = &settings.collector;
     let labels = settings.labels.as_ref().and_then(|path| {
         let path = started.pod.path(path);
@@ -33,9 +54,13 @@ pub(crate) fn start(started: &Started, metrics: &Metrics) {
     let origin = channel.origin();
     let mut exporter = Exporter::new(channel, origin, resource, spans, export);
     // A panic costs the batch that caused it.
-    tokio::spawn(async move { while tasks::caught("spans", exporter.run()).await.is_err() {} });
+    let (over, is_over) = watch::channel(false);
+    let exporter = tokio::spawn(async move {
+        while tasks::caught("spans", exporter.run(is_over.clone())).await.is_err() {}
+    });
     metrics.trace_to(tracer);
     tracing::info!(%addr, "Tracing");
+    Some(Spans { over, exporter })
 }
 
 /// From the weakest to the strongest: service name, labels, extra attributes, OpenTelemetry's own variable.

@@ -91,3 +91,15 @@ async fn a_trace_crosses_both_proxies_unbroken_and_reaches_the_collector() {
     assert_eq!(seen, traffic::traceparent(&parent), "what the application was told");
     pair.end().await;
 }
+
+// proves: TRACE-6
+#[tokio::test]
+async fn the_last_spans_are_sent_before_the_end() {
+    let pair = traffic::Pair::start().await;
+    pair.traced_request().await;
+    let start = std::time::Instant::now();
+    let collector = pair.end().await;
+    assert_eq!(collector.spans(4).await.len(), 4, "two a hop");
+    // Spans wait for others for 10 s.
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+}

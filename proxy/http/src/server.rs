@@ -133,6 +133,8 @@ async fn serve_http1(
     let mut connection =
         Box::pin(http1().serve_connection(TokioIo::new(io), service).with_upgrades());
     let served = tokio::select! {
+        // First the connection: a request that has arrived is not idle.
+        biased;
         result = &mut connection => Some(result),
         () = drain => None,
     };
@@ -227,3 +229,7 @@ fn http1() -> hyper::server::conn::http1::Builder {
     builder.auto_date_header(false).header_read_timeout(None).timer(TokioTimer::new());
     builder
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

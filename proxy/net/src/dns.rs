@@ -96,9 +96,10 @@ impl Resolver {
         let options = builder.options_mut();
         options.cache_size = 0;
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-        // Kubernetes names come with a trailing dot; a relative one is not worth a long wait either.
-        options.timeout = Duration::from_secs(2);
-        options.attempts = 2;
+        // Two look-ups, each tried twice, must have failed before the connection that waits for them (5 s):
+        // else nobody would learn that it is the names.
+        options.timeout = Duration::from_secs(1);
+        options.attempts = 1;
         Ok(Self { resolver: builder.build().map_err(DnsError::Config)?, ttl })
     }
 

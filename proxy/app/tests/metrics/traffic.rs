@@ -157,9 +157,11 @@ impl Pair {
         Scraped { head: String::from_utf8(answer).unwrap().to_lowercase(), body }
     }
 
-    pub(crate) async fn end(self) {
+    /// Ends both proxies; the collector stays.
+    pub(crate) async fn end(self) -> Collector {
         self.client.end().await;
         self.server.end().await;
+        self.collector
     }
 
     async fn ask(&self, method: &str, host: &str, path: &str, headers: &str) -> String {

@@ -15,7 +15,7 @@ use crate::series::{Counter, LabelSet, Registrar};
 use http::uri::PathAndQuery;
 use std::time::{Duration, SystemTime};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, timeout, timeout_at},
 };
 use tonic::{Status, body::Body, client::GrpcService};
@@ -110,6 +110,11 @@ impl Resource {
     }
 }
 
+/// Waits for the end; a sender that is gone is one.
+async fn ended(over: &mut watch::Receiver<bool>) {
+    let _ = over.wait_for(|over| *over).await;
+}
+
 impl<C> Exporter<C>
 where
     C: GrpcService<Body>,
@@ -128,16 +133,31 @@ where
         Self { client, resource: resource.message(), spans, metrics }
     }
 
-    /// Runs until every tracer is gone; then sends the rest. To be called again after a panic.
-    pub async fn run(&mut self) {
+    /// Runs until `over` is true, or every tracer is gone; then sends the rest. To be called again after a
+    /// panic.
+    pub async fn run(&mut self, mut over: watch::Receiver<bool>) {
         self.metrics.streams.incr();
         let mut batch = Vec::new();
-        while let Some(first) = self.spans.recv().await {
+        loop {
+            let first = tokio::select! {
+                first = self.spans.recv() => first,
+                () = ended(&mut over), if !self.spans.is_closed() => {
+                    self.spans.close();
+                    continue;
+                }
+            };
+            let Some(first) = first else { return };
             batch.push(first);
             let until = Instant::now() + LINGER;
             while batch.len() < BATCH {
                 let room = BATCH - batch.len();
-                let more = timeout_at(until, self.spans.recv_many(&mut batch, room)).await;
+                let more = tokio::select! {
+                    more = timeout_at(until, self.spans.recv_many(&mut batch, room)) => more,
+                    () = ended(&mut over), if !self.spans.is_closed() => {
+                        self.spans.close();
+                        continue;
+                    }
+                };
                 // In time, and not because there is nobody left.
                 if !matches!(more, Ok(1..)) {
                     break;

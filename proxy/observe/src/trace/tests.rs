@@ -78,7 +78,10 @@ fn rig() -> Rig {
     resource.extend("zone=b,odd", &['\n', ',']);
     let origin = http::Uri::from_static("http://collector:4317");
     let mut exporter = Exporter::new(collector, origin, resource, spans, metrics);
-    tokio::spawn(async move { exporter.run().await });
+    tokio::spawn(async move {
+        let (_never, over) = tokio::sync::watch::channel(false);
+        exporter.run(over).await;
+    });
     Rig { registrar, tracer, requests, refuses }
 }
 
