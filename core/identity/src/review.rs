@@ -60,8 +60,9 @@ impl Reviewer {
         match answer.status {
             Some(status) if status.allowed => Ok(()),
             status => {
-                let reason = status.and_then(|s| s.reason).unwrap_or_default();
-                Err(Error::NoTokenReview(reason))
+                let reason = status.and_then(|s| s.reason).filter(|reason| !reason.is_empty());
+                // Kubernetes' own authorizer gives none for what no rule allows.
+                Err(Error::NoTokenReview(reason.unwrap_or_else(|| "no rule allows it".into())))
             }
         }
     }

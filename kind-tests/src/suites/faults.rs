@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 
 /// Longest from the gateway's last byte to empty endpoints: its close is seen, or its silence.
 const WITHDRAWN_AFTER_CLOSE: Duration = Duration::from_secs(4);
+/// As long as it serves when its end was asked for.
+const GATEWAY_WAITS: Duration = Duration::from_secs(5);
 const WITHDRAWN_AFTER_SILENCE: Duration = Duration::from_secs(8);
 
 /// All of it; leaves the link well.
@@ -188,7 +190,7 @@ fn foreign_anchors(stage: &Stage<'_>) -> Result<()> {
 fn no_gateway(stage: &Stage<'_>) -> Result<()> {
     let gateway = format!("deploy/linkerd-gateway -n {MULTICLUSTER}");
     stage.east.line(&format!("scale {gateway} --replicas=0"))?;
-    withdrawn(stage, WITHDRAWN_AFTER_CLOSE)?;
+    withdrawn(stage, GATEWAY_WAITS + WITHDRAWN_AFTER_CLOSE)?;
     complains(stage, "liveness checks failed for east: gateway")?;
     stage.east.line(&format!("scale {gateway} --replicas=1"))?;
     stage.east.rolled_out(MULTICLUSTER, "deploy/linkerd-gateway", SOON)?;

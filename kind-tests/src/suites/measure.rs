@@ -235,7 +235,7 @@ fn replaced(stage: &Stage<'_>) -> Result<()> {
     let gateway = format!("-n {MULTICLUSTER} -l app=linkerd-gateway");
     stage.east.line(&format!("delete pod {gateway} --wait=false"))?;
     // No change at all within the limit is the best of all results.
-    let lost = match poller.changes.recv_timeout(Duration::from_secs(15)) {
+    let lost = match poller.changes.recv_timeout(Duration::from_secs(20)) {
         Err(_) => Duration::ZERO,
         Ok((failed, _)) => poller.until(true)?.saturating_sub(failed),
     };

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     kubectl::Kubectl,
     run,
-    stage::{DEMO, EXPORTED, SOON, Stage},
+    stage::{DEMO, EXPORTED, Stage, lines, namespace},
 };
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -19,15 +19,13 @@ use std::{collections::BTreeMap, time::Duration};
 
 /// Longest until a component says what it misses: its restart, and a retry of what it does seldom.
 const NAMED_WITHIN: Duration = Duration::from_secs(40);
+const READY_WITHIN: Duration = Duration::from_secs(5);
 
-/// Rights that no log of ours tells about, and why they are given.
-const SILENT: [(&str, &str, &str); 5] = [
-    ("remote-access", "pods", "flat mode, asked by the other cluster's destination service"),
-    ("remote-access", "replicasets", "as pods"),
-    ("remote-access", "jobs", "as pods"),
-    ("remote-access", "endpointslices", "as pods"),
-    ("remote-access", "servers", "as pods"),
-];
+/// Rights of which nothing of ours tells, and why they are given.
+const SILENT: [&str; 5] = ["pods", "replicasets", "jobs", "endpointslices", "servers"];
+const SILENT_WHY: &str = "a Linkerd that imports in remote-discovery mode uses it";
+/// A namespace of east alone: what it exports cannot be mirrored, of which an Event tells.
+const ONLY_EAST: &str = "only-east";
 
 /// A component and the rights that it is tried without, one after the other.
 struct Lane<'a> {
@@ -56,12 +54,22 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
         lane.rights.push((cluster, right));
     }
     ensure!(lanes.len() == 4, "rights of four components are meant, found {:?}", lanes.keys());
+    let ports = json!([{"port": 80}]);
+    east.apply(&lines([
+        namespace(ONLY_EAST, false),
+        json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": PODINFO, "namespace": ONLY_EAST}, "spec": {"ports": ports},
+        }),
+    ]))?;
     let failures: Vec<String> = std::thread::scope(|threads| {
         let running: Vec<_> =
             lanes.values().map(|lane| threads.spawn(|| lane.run(stage))).collect();
         let panicked = |_| vec!["a lane panicked".to_owned()];
         running.into_iter().flat_map(|lane| lane.join().unwrap_or_else(panicked)).collect()
     });
+    east.line(&format!("delete namespace {ONLY_EAST} --wait=false"))?;
+    east.line(&format!("label service {PODINFO} -n {DEMO} --overwrite {EXPORTED}=true"))?;
     ensure!(failures.is_empty(), "{}", failures.join("\n"));
     for cluster in stage.both() {
         stage.mesh(cluster, "check --wait 60s")?;
@@ -100,8 +108,8 @@ impl Lane<'_> {
     fn run(&self, stage: &Stage<'_>) -> Vec<String> {
         let (mut failures, mut named) = (Vec::new(), 0);
         for (number, (cluster, right)) in self.rights.iter().enumerate() {
-            if let Some((.., why)) = silent(right) {
-                crate::note(&format!("  {right}: not tried: {why}"));
+            if right.account.contains("remote-access") && SILENT.contains(&&*right.resource) {
+                crate::note(&format!("  {right}: not tried: {SILENT_WHY}"));
                 continue;
             }
             if run::stopped() {
@@ -110,7 +118,7 @@ impl Lane<'_> {
             match self.without(stage, cluster, right, number) {
                 Ok(()) => named += 1,
                 Err(error) => {
-                    failures.push(format!("{} without {right}: {error:#}", self.deployment))
+                    failures.push(format!("{} without {right}: {error:#}", self.deployment));
                 }
             }
         }
@@ -128,20 +136,19 @@ impl Lane<'_> {
         let lesser = right.lesser_role().to_string();
         run::output_of(&mut cluster.command(&["replace", "-f", "-"]), &lesser)?;
         let seen = self.restart().and_then(|old| {
-            // Some rights are used at start, others when something happens.
-            self.stimulate(stage, number)?;
-            run::until_every(
-                Duration::from_millis(300),
-                "its log names the right",
-                NAMED_WITHIN,
-                || {
-                    let said = self.said(&old)?;
-                    let found = said.lines().any(|line| right.is_named_by(line));
-                    let tail: Vec<&str> = said.lines().rev().take(5).collect();
-                    ensure!(found, "the last that it says: {}", tail.join(" | "));
-                    Ok(())
-                },
-            )
+            self.new_pod(number)?;
+            let mut exported = true;
+            run::until("something names the right", NAMED_WITHIN, || {
+                if self.namespace == MULTICLUSTER {
+                    exported = !exported;
+                    export(stage, exported)?;
+                }
+                let said = self.said(stage, right, &old)?;
+                let found = said.lines().any(|line| right.is_named_by(line));
+                let tail: Vec<&str> = said.lines().rev().take(5).collect();
+                ensure!(found, "the last that is said: {}", tail.join(" | "));
+                Ok(())
+            })
         });
         let back =
             run::output_of(&mut cluster.command(&["replace", "-f", "-"]), &right.role.to_string());
@@ -175,32 +182,41 @@ impl Lane<'_> {
         Ok(names.split_whitespace().map(str::to_owned).collect())
     }
 
-    /// What the Pods that are not `old` have logged.
-    fn said(&self, old: &[String]) -> Result<String> {
+    /// What the Pods that are not `old` have logged, and of another cluster's rights what `mc check` says.
+    fn said(&self, stage: &Stage<'_>, right: &Right, old: &[String]) -> Result<String> {
         let mut said = String::new();
         for pod in self.pods()?.iter().filter(|pod| !old.contains(pod)) {
-            said += &self.at.line(&format!("logs -n {} {pod} --all-containers", self.namespace))?;
+            // A container that is about to start has no log yet.
+            let line = format!("logs -n {} {pod} --all-containers", self.namespace);
+            said += &self.at.line(&line).unwrap_or_default();
+        }
+        if right.account.contains("remote-access") {
+            let done = stage.try_mesh(&stage.west, "multicluster check --wait 1s")?;
+            said += &String::from_utf8_lossy(&done.stdout);
         }
         Ok(said)
     }
 
-    /// A new meshed Pod (admission, a certificate, Events) where the component is, or a change of what is exported.
-    fn stimulate(&self, stage: &Stage<'_>, number: usize) -> Result<()> {
-        if self.namespace == MULTICLUSTER {
-            let label = format!("label service {PODINFO} -n {DEMO} --overwrite");
-            stage.east.line(&format!("{label} {EXPORTED}-"))?;
-            return stage.east.line(&format!("{label} {EXPORTED}=true")).map(drop);
-        }
-        if self.deployment == "linkerd-destination" {
+    /// A new meshed Pod where the component is: admission, a certificate, Events.
+    fn new_pod(&self, number: usize) -> Result<()> {
+        if !["linkerd-identity", "linkerd-proxy-injector"].contains(&self.deployment) {
             return Ok(());
         }
-        self.at.rolled_out(self.namespace, &format!("deploy/{}", self.deployment), SOON).or_else(
-            // Without some rights it does not become ready, which is told by its log.
-            |_| Ok::<_, anyhow::Error>(()),
-        )?;
+        let deployment = format!("deploy/{}", self.deployment);
+        // Without some rights it does not become ready, and says so.
+        let _ = self.at.rolled_out(self.namespace, &deployment, READY_WITHIN);
         let job = job(&format!("{}-{number}", self.deployment));
         self.at.apply(&job.to_string()).map(drop)
     }
+}
+
+/// Makes the mirror write: a Service and its Endpoints come and go, and one that cannot be mirrored.
+fn export(stage: &Stage<'_>, yes: bool) -> Result<()> {
+    let label = if yes { format!("{EXPORTED}=true") } else { format!("{EXPORTED}-") };
+    for namespace in [DEMO, ONLY_EAST] {
+        stage.east.line(&format!("label service {PODINFO} -n {namespace} --overwrite {label}"))?;
+    }
+    Ok(())
 }
 
 /// A Job of one Pod that waits for nothing.
@@ -220,11 +236,5 @@ fn job(name: &str) -> Value {
                 }],
             }},
         },
-    })
-}
-
-fn silent(right: &Right) -> Option<&'static (&'static str, &'static str, &'static str)> {
-    SILENT.iter().find(|(account, resource, _)| {
-        right.account.contains(account) && right.resource == *resource
     })
 }

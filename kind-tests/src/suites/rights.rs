@@ -111,12 +111,14 @@ impl Right {
         role
     }
 
-    /// Whether a line of a log tells that this right is missing, in the API server's words.
+    /// Whether a line of a log tells that this right is missing, in the API server's words or by the resource's name.
     pub(super) fn is_named_by(&self, line: &str) -> bool {
         let line = line.replace("\\\"", "\"");
-        line.contains("cannot ")
+        let ours = line.contains("may not") && line.to_lowercase().contains(&self.resource);
+        let its = line.contains("cannot ")
             && line.contains(&format!("resource \"{}\"", self.resource))
-            && line.contains(&format!("API group \"{}\"", self.group))
+            && line.contains(&format!("API group \"{}\"", self.group));
+        ours || its
     }
 }
 

@@ -8,25 +8,30 @@ use crate::{
     run,
     stage::{DEMO, SOON, Stage},
 };
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 
-/// Takes all away again, applications first.
+/// Takes all away again, applications first; both clusters at once, as namespaces take their time to go.
 pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
-    for cluster in stage.both() {
-        cluster.line(&format!("delete namespace {DEMO} plain --ignore-not-found"))?;
+    let done: Vec<Result<()>> = std::thread::scope(|threads| {
+        let running = stage.both().map(|cluster| threads.spawn(move || take(stage, cluster)));
+        let lost = |_| Err(anyhow!("the thread of a cluster panicked"));
+        running.into_iter().map(|one| one.join().unwrap_or_else(lost)).collect()
+    });
+    done.into_iter().collect()
+}
+
+fn take(stage: &Stage<'_>, cluster: &Kubectl) -> Result<()> {
+    cluster.line(&format!("delete namespace {DEMO} plain --ignore-not-found"))?;
+    if cluster.context == stage.west.context {
+        delete(stage, cluster, "multicluster unlink --cluster-name east")?;
     }
-    delete(stage, &stage.west, "multicluster unlink --cluster-name east")?;
-    for cluster in stage.both() {
-        delete(stage, cluster, "multicluster uninstall")?;
-        delete(stage, cluster, "uninstall")?;
-        let left = run::until("everything goes", SOON, || {
-            let left = left(cluster)?;
-            ensure!(left.is_empty(), "in {} there are still: {}", cluster.context, left.join(", "));
-            Ok(left)
-        })?;
-        debug_assert!(left.is_empty());
-    }
-    Ok(())
+    delete(stage, cluster, "multicluster uninstall")?;
+    delete(stage, cluster, "uninstall")?;
+    run::until("everything goes", SOON, || {
+        let left = left(cluster)?;
+        ensure!(left.is_empty(), "in {} there are still: {}", cluster.context, left.join(", "));
+        Ok(())
+    })
 }
 
 /// `mesh ... | kubectl delete -f -`.
