@@ -168,6 +168,9 @@ impl Balancer {
     }
 }
 
+/// Who observes one request at its endpoint, if anybody does.
+type Observer = Option<Box<dyn ObserveResponse>>;
+
 /// A request that can be sent more than once.
 struct Whole {
     head: Parts,
@@ -282,7 +285,7 @@ impl Whole {
         &self,
         to: &EndpointClient,
         prepare: impl Fn(&Endpoint, &mut Request<Body>) -> Result<(), Error>,
-    ) -> Result<(Option<Box<dyn ObserveResponse>>, Request<Body>), Error> {
+    ) -> Result<(Observer, Request<Body>), Error> {
         let mut request = Request::from_parts(self.head.clone(), self.replay.attempt());
         prepare(&to.endpoint, &mut request)?;
         Ok((to.observe.request(&request), request))
@@ -314,11 +317,7 @@ async fn end_with(stop: CancellationToken, core: Arc<Core>, work: impl Future<Ou
 }
 
 /// Lets the observer and the verdict watch the rest of the response.
-fn watched(
-    response: Response<Body>,
-    verdict: Verdict,
-    observer: Option<Box<dyn ObserveResponse>>,
-) -> Response<Body> {
+fn watched(response: Response<Body>, verdict: Verdict, observer: Observer) -> Response<Body> {
     let response = match observer {
         Some(observer) => observer.respond(response),
         None => response,
