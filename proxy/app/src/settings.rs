@@ -243,14 +243,12 @@ fn unused(r: &mut Reader<'_>) -> Result<(), Reported> {
     let authority = r.optional(&t::AUTHORITY_LABELS, UNSAFE);
     let profile = r.value(&t::PROFILE_TIMEOUT, form::DURATION);
     let spire = [&t::SPIRE_ADDR, &t::SPIRE_SOCKET].map(|row| r.optional(row, NOTHING));
+    // All are read before the first complaint ends this.
     control?;
     tap?;
     authority?;
     profile?;
-    let [addr, socket] = spire;
-    addr?;
-    socket?;
-    Ok(())
+    spire.into_iter().try_for_each(|setting| setting.map(drop))
 }
 
 fn outbound_listen(r: &mut Reader<'_>) -> Result<Vec<SocketAddr>, Reported> {
