@@ -64,7 +64,8 @@ pub struct StreamLimits {
 /// Time between attempts until the first success: at start-up the control plane is about to come.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 
-/// Time between the return of a connection and the next attempt of the streams that wait.
+/// Time between the return of a connection and the next attempt of the streams that wait; doubled for each
+/// connection that brought nothing.
 const UP_PAUSE: Duration = Duration::from_millis(20);
 
 pub(crate) type Messages<M> = BoxStream<'static, Result<M, Status>>;
@@ -113,6 +114,7 @@ pub(crate) fn spawn<S: Source>(
         limits,
         attempts: backoff.attempts(),
         had_message: false,
+        hopes: 0,
         ups: channel.ups(),
     };
     channel.runtime().spawn(async move {
@@ -129,6 +131,8 @@ struct Driver<S> {
     limits: StreamLimits,
     attempts: Attempts,
     had_message: bool,
+    /// Connections that came up since the last message, and brought none.
+    hopes: u32,
     ups: watch::Receiver<u64>,
 }
 
@@ -151,7 +155,8 @@ impl<S: Source> Driver<S> {
                 () = &mut wait => {}
                 Ok(()) = self.ups.changed() => {
                     // A service that closes what it accepts must not make its clients spin.
-                    let soon = Instant::now() + UP_PAUSE;
+                    let soon = Instant::now() + UP_PAUSE * (1 << self.hopes.min(8));
+                    self.hopes += 1;
                     if soon < wait.deadline() {
                         wait.as_mut().reset(soon);
                     }
@@ -183,6 +188,7 @@ impl<S: Source> Driver<S> {
                     self.had_message = true;
                     self.source.apply(message, out);
                     self.attempts.reset();
+                    self.hopes = 0;
                     next_by = self.limits.idle.map(|d| Instant::now() + d);
                 }
             }

@@ -120,7 +120,8 @@ fn write_all(format: Format, waiting: &Receiver<Record>, mut out: impl Write) {
     while let Ok(record) = waiting.recv() {
         let next = std::iter::from_fn(|| waiting.try_recv().ok());
         let mut batch = std::iter::once(record).chain(next.take(WAITING));
-        let written = batch.try_for_each(|record| writeln!(out, "{}", record.line(format)));
+        let written: io::Result<()> =
+            batch.try_for_each(|record| writeln!(out, "{}", record.line(format)));
         // Nobody reads any more; the proxy goes on.
         let _ = written.and_then(|()| out.flush());
     }

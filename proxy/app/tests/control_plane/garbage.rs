@@ -96,7 +96,7 @@ impl Garbage {
             }
             Self::Noise => {
                 let noise: Vec<u8> =
-                    (0..4096_u32).map(|n| (n * 2_654_435_761 >> 7) as u8).collect();
+                    (0..4096_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 7) as u8).collect();
                 flood(io, &noise).await
             }
             Self::GoAway => {
