@@ -11,6 +11,7 @@ mod api {
     mod apply;
     mod auth;
     mod custom;
+    mod garbage;
     mod objects;
     mod patch;
     mod pods;

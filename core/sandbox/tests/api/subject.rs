@@ -12,7 +12,10 @@ use kube::{
     client::Body,
     config::{KubeConfigOptions, Kubeconfig},
 };
-use mesh_sandbox::api::{ApiConfig, ApiServer};
+use mesh_sandbox::{
+    api::{ApiConfig, ApiServer},
+    controllers::{self, ControllersConfig},
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -86,6 +89,20 @@ impl Subject {
         let subject = Self { client, namespace, sandbox, kubeconfig };
         let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": subject.namespace}});
         subject.post("/api/v1/namespaces", body).await.ok();
+        subject
+    }
+
+    /// [`Subject::new`] with the cluster's controllers beside the API server, which a real one has anyway.
+    pub(crate) async fn with_controllers() -> Self {
+        let subject = Self::new().await;
+        if subject.sandbox.is_some() {
+            let config = ControllersConfig {
+                first_balancer: std::net::Ipv4Addr::new(192, 0, 2, 1),
+                ca_pem: String::new(),
+            };
+            // It ends with the test's runtime.
+            tokio::spawn(controllers::run(subject.client.clone(), config));
+        }
         subject
     }
 
