@@ -162,9 +162,14 @@ impl<K: Resource, I: Index<K>, R> Feed<K, I, R> {
     }
 }
 
-/// Whether a watch is refused as a whole: it would be retried from the same version for ever.
+/// Whether a watch is refused as a whole, or answered with something else: it would be retried from the same
+/// version for ever.
 fn is_refused(error: &watcher::Error) -> bool {
-    matches!(error, watcher::Error::WatchStartFailed(_)) && matches!(code(error), 400..=499)
+    match error {
+        watcher::Error::WatchStartFailed(_) => matches!(code(error), 400..=499),
+        watcher::Error::WatchFailed(kube::Error::SerdeError(_)) => true,
+        _ => false,
+    }
 }
 
 /// The HTTP status of a failure, 0 without one.
