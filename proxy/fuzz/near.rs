@@ -9,6 +9,28 @@ use std::time::{Duration, Instant};
 /// A parser, and the folder of its seeds.
 pub(crate) type Parser = (&'static str, fn(&[u8]));
 
+/// The tests of a crate's parsers.
+macro_rules! corpus {
+    ($($folder:literal => $parse:path,)+) => {
+        const PARSERS: &[near::Parser] = &[$(($folder, $parse)),+];
+
+        #[test]
+        fn what_is_near_the_seeds() {
+            PARSERS.iter().for_each(|parser| near::near(*parser));
+        }
+
+        #[test]
+        #[ignore = "takes a minute for each parser"]
+        fn a_minute_of_mixtures() {
+            for parser in PARSERS {
+                let runs = near::mixed(*parser, std::time::Duration::from_secs(60));
+                assert!(runs > 1000, "{}: {runs} runs", parser.0);
+            }
+        }
+    };
+}
+pub(crate) use corpus;
+
 fn seeds(folder: &str) -> Vec<Vec<u8>> {
     let folder = format!("{}/tests/corpus/{folder}", env!("CARGO_MANIFEST_DIR"));
     let entries = std::fs::read_dir(&folder).unwrap();

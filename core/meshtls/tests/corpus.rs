@@ -9,21 +9,6 @@ mod near;
 #[path = "corpus/parse.rs"]
 mod parse;
 
-use near::Parser;
-use std::time::Duration;
-
-const PARSERS: &[Parser] = &[("sni", parse::sni)];
-
-#[test]
-fn what_is_near_the_seeds() {
-    PARSERS.iter().for_each(|parser| near::near(*parser));
-}
-
-#[test]
-#[ignore = "takes a minute for each parser"]
-fn a_minute_of_mixtures() {
-    for parser in PARSERS {
-        let runs = near::mixed(*parser, Duration::from_secs(60));
-        assert!(runs > 1000, "{}: {runs} runs", parser.0);
-    }
+near::corpus! {
+    "sni" => parse::sni,
 }
