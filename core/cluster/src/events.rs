@@ -56,3 +56,14 @@ pub async fn record(client: &Client, note: Note) -> Result<(), Error> {
     let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
     within(DEADLINE, api.create(&PostParams::default(), &event)).await.map(|_| ())
 }
+
+/// Writes the Event; a failure is logged alone. A role that lacks the right is for the operator to mend and
+/// is a warning; anything else passes.
+pub async fn tell(client: &Client, note: Note) {
+    if let Err(error) = record(client, note).await {
+        match error.is_denied() {
+            true => tracing::warn!(%error, "Event not written"),
+            false => tracing::debug!(%error, "Event not written"),
+        }
+    }
+}

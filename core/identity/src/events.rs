@@ -7,7 +7,7 @@
 use crate::args::SERVICE_ACCOUNT;
 use k8s_openapi::{api::core::v1::ObjectReference, jiff::Timestamp};
 use kube::Client;
-use mesh_cluster::events::{Note, record};
+use mesh_cluster::events::{Note, tell};
 use mesh_model::identity::Identity;
 use mesh_pki::IssuedLeaf;
 use tokio::sync::mpsc;
@@ -25,13 +25,7 @@ impl Events {
         let (queue, mut notes) = mpsc::channel(QUEUE);
         tokio::spawn(async move {
             while let Some(note) = notes.recv().await {
-                if let Err(error) = record(&client, note).await {
-                    // A role that lacks the right is for the operator to mend; anything else passes.
-                    match error.is_denied() {
-                        true => tracing::warn!(%error, "Event not written"),
-                        false => tracing::debug!(%error, "Event not written"),
-                    }
-                }
+                tell(&client, note).await;
             }
         });
         Self { namespace: namespace.to_owned(), queue }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
-use mesh_cluster::events::{Note, record};
+use mesh_cluster::events::{Note, tell};
 use tokio::sync::Semaphore;
 
 use crate::{Decision, workload::Owner};
@@ -57,13 +57,7 @@ impl Events {
         };
         let client = self.client.clone();
         tokio::spawn(async move {
-            if let Err(error) = record(&client, note).await {
-                // A role that lacks the right is for the operator to mend; anything else passes.
-                match error.is_denied() {
-                    true => tracing::warn!(%error, "Event not written"),
-                    false => tracing::debug!(%error, "Event not written"),
-                }
-            }
+            tell(&client, note).await;
             drop(slot);
         });
     }
