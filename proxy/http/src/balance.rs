@@ -132,11 +132,6 @@ impl Balancer {
         self.core.peers.addresses()
     }
 
-    /// Forgets all backoffs: somebody knows that the endpoints are well again.
-    pub fn reset_backoff(&self) {
-        self.core.peers.reset_backoff();
-    }
-
     /// Sends a request; `prepare` may change it for the endpoint that was chosen.
     ///
     /// # Errors

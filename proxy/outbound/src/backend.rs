@@ -146,15 +146,6 @@ impl Backend {
         }
     }
 
-    pub(crate) fn reset_backoff(&self) {
-        if let Some(balancer) = self.http.get() {
-            balancer.reset_backoff();
-        }
-        if let Some(balancer) = self.tcp.get() {
-            balancer.reset_backoff();
-        }
-    }
-
     /// A policy that says who may wait is obeyed.
     fn apply_queue(&self, params: &mut BalanceParams) {
         if let Some(queue) = self.spec.backend.queue {

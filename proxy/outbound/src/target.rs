@@ -121,19 +121,9 @@ impl Target {
         &self.authority
     }
 
-    /// Whether connections carry bytes that are not to be looked at.
-    pub fn is_opaque(&self) -> bool {
-        self.active().protocol == Protocol::Opaque
-    }
-
     /// Why the destination is no more, if it is.
     pub fn gone(&self) -> Option<DiscoverError> {
         self.active().gone.clone()
-    }
-
-    /// Forgets the backoffs of all endpoints.
-    pub fn reset_backoff(&self) {
-        self.active().backends().for_each(|backend| backend.reset_backoff());
     }
 
     /// Whether the server was seen to speak before its clients.

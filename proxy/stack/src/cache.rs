@@ -97,11 +97,6 @@ where
         Handle::of(entry)
     }
 
-    /// Forgets `key` now: the next use builds anew, live handles keep the old value.
-    pub fn invalidate(&self, key: &K) {
-        self.shared.entries.lock().remove(key);
-    }
-
     /// Forgets `key` if it is still the entry of `handle`.
     pub fn invalidate_handle(&self, key: &K, handle: &Handle<V>) {
         self.shared.forget(key, &handle.entry, |_| true);

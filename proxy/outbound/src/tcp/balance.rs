@@ -76,10 +76,6 @@ impl TcpBalancer {
         self.peers.is_available()
     }
 
-    pub(crate) fn reset_backoff(&self) {
-        self.peers.reset_backoff();
-    }
-
     /// A connection to some endpoint, trying others while one fails and there is time. The only endpoint of
     /// a forward is tried once, at once.
     pub(crate) async fn connect(&self) -> Result<Connected, TcpError> {
