@@ -5,6 +5,9 @@
 //! May touch: child processes it started, loopback sockets. Callers: the test runner.
 #![allow(clippy::unwrap_used)]
 
+#[path = "processes/subscribers.rs"]
+mod subscribers;
+
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::{Api, api::PostParams, core::ObjectMeta};
@@ -14,6 +17,7 @@ use std::{
     fs,
     path::Path,
     process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant, SystemTime},
 };
 use tokio::{
@@ -116,9 +120,10 @@ impl World {
         let token =
             accounts.create_token_request("linkerd-destination", &post, &ask).await.unwrap();
         write(&folder.path().join("b/token"), &token.status.unwrap().token);
-        // Addresses that no parallel run has.
-        let pid = std::process::id();
-        let ip = |last: u32| format!("127.94.{}.{}", pid / 120 % 250, pid % 120 * 2 + last);
+        // Addresses that no parallel run has, and no other test of this one.
+        static WORLDS: AtomicU32 = AtomicU32::new(94);
+        let (pid, world) = (std::process::id(), WORLDS.fetch_add(1, Ordering::Relaxed));
+        let ip = |last: u32| format!("127.{world}.{}.{}", pid / 120 % 250, pid % 120 * 2 + last);
         Self { folder, api, ips: [ip(1), ip(2)] }
     }
 
@@ -149,6 +154,26 @@ impl World {
             .spawn()
             .unwrap();
         Running(child)
+    }
+
+    /// Identity, and destination, which asks it for a certificate.
+    async fn control_plane(&self, anchors: &str) -> (Running, Running) {
+        let trust = "-identity-trust-domain=cluster.local";
+        let identity = self.start(0, &["identity", trust, "-identity-scheme=linkerd.io/tls"], &[]);
+        let first = &self.ips[0];
+        ready(&format!("{first}:9990")).await;
+        let destination = self.start(
+            1,
+            &["destination", trust, "-default-opaque-ports=25"],
+            &[
+                ("LINKERD2_PROXY_IDENTITY_LOCAL_NAME", account("linkerd-destination")),
+                ("LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS", anchors.to_owned()),
+                ("LINKERD2_PROXY_IDENTITY_TOKEN_FILE", "/token".into()),
+                ("LINKERD2_PROXY_IDENTITY_SVC_ADDR", format!("{first}:8080")),
+                ("LINKERD2_PROXY_IDENTITY_SVC_NAME", account("linkerd-identity")),
+            ],
+        );
+        (identity, destination)
     }
 }
 
@@ -183,24 +208,8 @@ fn account(name: &str) -> String {
 async fn destination_is_certified_by_identity_and_both_drain() {
     let world = World::new().await;
     let anchors = world.material();
-    let mut identity = world.start(
-        0,
-        &["identity", "-identity-trust-domain=cluster.local", "-identity-scheme=linkerd.io/tls"],
-        &[],
-    );
+    let (mut identity, mut destination) = world.control_plane(&anchors).await;
     let [first, second] = &world.ips;
-    ready(&format!("{first}:9990")).await;
-    let mut destination = world.start(
-        1,
-        &["destination", "-identity-trust-domain=cluster.local", "-default-opaque-ports=25"],
-        &[
-            ("LINKERD2_PROXY_IDENTITY_LOCAL_NAME", account("linkerd-destination")),
-            ("LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS", anchors),
-            ("LINKERD2_PROXY_IDENTITY_TOKEN_FILE", "/token".into()),
-            ("LINKERD2_PROXY_IDENTITY_SVC_ADDR", format!("{first}:8080")),
-            ("LINKERD2_PROXY_IDENTITY_SVC_NAME", account("linkerd-identity")),
-        ],
-    );
     for admin in [9996, 9990] {
         ready(&format!("{second}:{admin}")).await;
     }
