@@ -11,6 +11,7 @@ pub mod body;
 pub mod classify;
 pub mod client;
 pub mod detect;
+mod driven;
 pub mod error;
 pub mod headers;
 pub mod normalize;

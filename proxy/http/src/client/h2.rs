@@ -7,11 +7,12 @@ use super::SendError;
 use crate::{
     Body,
     body::{H2Recv, H2Send},
+    driven::{self, Codec, Pusher},
     error::Error,
     ping,
 };
 use ::h2::{
-    Reason,
+    PingPong, Reason,
     client::{Builder, Connection, ResponseFuture, SendRequest},
 };
 use bytes::Bytes;
@@ -26,7 +27,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::Poll,
+    task::{Context, Poll},
 };
 use tokio::sync::{Notify, oneshot};
 
@@ -34,6 +35,7 @@ use tokio::sync::{Notify, oneshot};
 #[derive(Clone)]
 pub(crate) struct Handle {
     send: SendRequest<Bytes>,
+    pusher: Pusher<Wire>,
     poke: Arc<Notify>,
     /// One clone a stream that is open; set when one is opened.
     active: Arc<AtomicBool>,
@@ -41,11 +43,26 @@ pub(crate) struct Handle {
 
 /// The connection's own work: run it in a task.
 pub(crate) struct Driver {
-    connection: Connection<Gather<BoxedIo>, Bytes>,
-    flush: Flush<BoxedIo>,
+    driven: driven::Driver<Wire>,
+    ping: Option<PingPong>,
     keep_alive: Option<KeepAlive>,
     poke: Arc<Notify>,
     active: Arc<AtomicBool>,
+}
+
+/// The connection, and what flushes it.
+struct Wire(Connection<Gather<BoxedIo>, Bytes>, Flush<BoxedIo>);
+
+impl Codec for Wire {
+    fn poll(&mut self, _: &Pusher<Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if let Poll::Ready(ended) = Pin::new(&mut self.0).poll(cx) {
+            return Poll::Ready(ended.map_err(Error::from));
+        }
+        match self.1.poll(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+            _ => Poll::Pending,
+        }
+    }
 }
 
 /// Handle and driver hold the mark of use besides the streams.
@@ -69,11 +86,14 @@ pub(crate) async fn handshake(
     builder.max_concurrent_reset_streams(100);
     // Nothing is flushed here: the driver does, as soon as it runs.
     let (io, flush) = Gather::new(io);
-    let (send, connection) = builder.handshake(io).await?;
+    let (send, mut connection) = builder.handshake(io).await?;
+    let ping = connection.ping_pong();
+    let driven = driven::Driver::new(Wire(connection, flush));
     let (poke, active) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(true)));
-    let handle = Handle { send, poke: poke.clone(), active: active.clone() };
+    let pusher = driven.pusher();
+    let handle = Handle { send, pusher, poke: poke.clone(), active: active.clone() };
     let keep_alive = params.keep_alive;
-    Ok((handle, Driver { connection, flush, keep_alive, poke, active }))
+    Ok((handle, Driver { driven, ping, keep_alive, poke, active }))
 }
 
 impl Handle {
@@ -95,6 +115,7 @@ impl Handle {
         self.active.store(true, Ordering::Relaxed);
         poll_fn(|cx| self.send.poll_ready(cx)).await.map_err(SendError::unprocessed)?;
         let (response, upload) = self.open(request)?;
+        self.pusher.push();
         receive(response, upload, self.active).await
     }
 
@@ -167,20 +188,11 @@ async fn upload_rest(mut upload: H2Send, mut cancelled: oneshot::Receiver<()>) {
 
 impl Driver {
     /// Drives the connection to its end.
-    pub(crate) async fn run(mut self) -> Result<(), Error> {
-        let ping = self.connection.ping_pong();
-        let keep_alive = self.keep_alive;
-        // Not `move` of the whole: the connection is polled beside its own PINGs.
-        let Self { mut connection, flush, poke, active, .. } = self;
+    pub(crate) async fn run(self) -> Result<(), Error> {
+        let Self { driven, ping, keep_alive, poke, active } = self;
         // Handle and driver hold one each besides the streams.
         let is_idle = || Arc::strong_count(&active) <= OWN;
-        let driven = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
-            Poll::Ready(ended) => Poll::Ready(ended.map_err(Error::from)),
-            Poll::Pending => match flush.poll(cx) {
-                Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
-                _ => Poll::Pending,
-            },
-        });
+        let driven = poll_fn(|cx| driven.poll(cx));
         match ping {
             None => driven.await,
             Some(ping) => tokio::select! {

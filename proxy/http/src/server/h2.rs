@@ -8,6 +8,7 @@ use super::{Drain, Front, Http2ServerParams};
 use crate::{
     Body,
     body::{H2Recv, H2Send},
+    driven::{Codec, Driver, Pusher},
     error::Error,
     headers, ping,
 };
@@ -25,7 +26,7 @@ use std::{
     io,
     pin::pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::sync::Notify;
@@ -74,30 +75,43 @@ pub(super) async fn serve(
             None => std::future::pending().await,
         }
     });
+    let driver = Driver::new(Wire { connection, flush, front: front.clone() });
     let mut draining = false;
     loop {
         tokio::select! {
             biased;
-            accepted = poll_fn(|cx| {
-                let accepted = connection.poll_accept(cx).map(Option::transpose);
-                flushed(accepted, &flush, cx).map(Result::transpose)
-            }) => match accepted {
-                None => return Ok(()),
-                Some(accepted) => {
-                    let (request, respond) = accepted?;
-                    tokio::spawn(stream(front.clone(), request, respond));
-                }
-            },
+            ended = poll_fn(|cx| driver.poll(cx)) => return ended,
             () = &mut drain, if !draining => {
                 draining = true;
-                connection.graceful_shutdown();
+                driver.change(|wire| wire.connection.graceful_shutdown());
             }
             () = front.close.notified(), if !draining => {
                 draining = true;
-                connection.graceful_shutdown();
+                driver.change(|wire| wire.connection.graceful_shutdown());
             }
             () = &mut lost => {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer to a PING").into());
+            }
+        }
+    }
+}
+
+/// The connection, what flushes it, and who answers its requests.
+struct Wire {
+    connection: Connection<Gather<BoxedIo>, Bytes>,
+    flush: Flush<BoxedIo>,
+    front: Arc<Front>,
+}
+
+impl Codec for Wire {
+    fn poll(&mut self, me: &Pusher<Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        loop {
+            let accepted = self.connection.poll_accept(cx).map(Option::transpose);
+            match ready!(flushed(accepted, &self.flush, cx))? {
+                None => return Poll::Ready(Ok(())),
+                Some((request, respond)) => {
+                    tokio::spawn(stream(self.front.clone(), request, respond, me.clone()));
+                }
             }
         }
     }
@@ -139,7 +153,12 @@ fn builder(params: &Http2ServerParams) -> Builder {
 }
 
 /// One request and its response.
-async fn stream(front: Arc<Front>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+async fn stream(
+    front: Arc<Front>,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    connection: Pusher<Wire>,
+) {
     let request = request.map(|recv| Body::h2(H2Recv::of_request(recv)));
     let answer = {
         let mut call = pin!(front.handle(request));
@@ -167,8 +186,9 @@ async fn stream(front: Arc<Front>, request: Request<RecvStream>, mut respond: Se
     if ends {
         // Whoever watches the body hears of its end now.
         drop(body);
-        return;
+        return connection.push();
     }
     let mut send = H2Send::new(body, stream);
     poll_fn(|cx| send.poll(cx)).await;
+    connection.push();
 }
