@@ -319,9 +319,12 @@ async fn exports_appear_follow_and_go() {
         .patch("echo", &PatchParams::default(), &Patch::Merge(&patch))
         .await
         .unwrap();
+    // The status that was just seen may be that of the export before: the mirror may still be on its way.
     pair.until("the edit", async || {
-        let service = pair.west.api::<Service>().get("echo-east").await.unwrap();
-        let endpoints = pair.endpoints("echo-east").await.unwrap();
+        let service = pair.west.api::<Service>().get_opt("echo-east").await.unwrap();
+        let (Some(service), Some(endpoints)) = (service, pair.endpoints("echo-east").await) else {
+            return false;
+        };
         let ports =
             endpoints.subsets.iter().flatten().flat_map(|s| s.ports.iter().flatten()).count();
         service.labels().get("tier").is_some_and(|v| v == "gold") && ports == 2

@@ -16,8 +16,10 @@ use serde_json::{Value, json};
 
 /// Runs the verb.
 pub(super) async fn run(globals: &Globals, args: link_gen::Args) -> Result<()> {
-    let mut printed = link_gen::objects(globals, &args).await?;
-    printed.extend(rights(args.cluster_name(), args.namespace()));
+    let linked = link_gen::objects(globals, &args).await?;
+    // The rights first: the mirror asks for the Secret as soon as it sees the Link.
+    let mut printed = rights(args.cluster_name(), args.namespace()).to_vec();
+    printed.extend(linked);
     output::manifests(&printed, args.format())?;
     Ok(())
 }

@@ -8,6 +8,7 @@
 use std::{
     panic::AssertUnwindSafe,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -20,6 +21,9 @@ const RESTART_GAP: u64 = 1000;
 const FLUSH_MS: u64 = 200;
 /// sled's page cache; every object is in memory anyway.
 const CACHE_BYTES: u64 = 2 * 1024 * 1024;
+/// How long the lock of a store that was just closed may outlive it: sled's own thread and children that are being
+/// started hold it for moments.
+const UNLOCKED_WITHIN: Duration = Duration::from_secs(1);
 /// Marks a store that was set up.
 const FORMAT: &[u8] = b"format";
 const REVISION: &[u8] = b"revision";
@@ -56,6 +60,23 @@ pub(super) struct Loaded {
     pub(super) objects: Vec<(String, Key, Value, u64)>,
 }
 
+/// Opens a store, waiting for the lock of one that is just being closed.
+fn unlocked(config: &sled::Config) -> sled::Result<sled::Db> {
+    let begun = Instant::now();
+    loop {
+        match config.open() {
+            Err(error) if is_locked(&error) && begun.elapsed() < UNLOCKED_WITHIN => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            opened => return opened,
+        }
+    }
+}
+
+fn is_locked(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(e) if e.to_string().contains("lock"))
+}
+
 impl Disk {
     pub(super) fn open(folder: &Path) -> Result<(Self, Loaded), StoreError> {
         let damaged = |reason: String| StoreError::Damaged { path: folder.to_owned(), reason };
@@ -67,7 +88,7 @@ impl Disk {
         // sled panics on some kinds of damage; a damaged folder must be an error, not an abort.
         let existed = folder.join("conf").exists();
         let opened = std::panic::catch_unwind(AssertUnwindSafe(|| -> sled::Result<_> {
-            let db = config.open()?;
+            let db = unlocked(&config)?;
             let objects = db.open_tree("objects")?;
             let marked = db.contains_key(FORMAT)?;
             if !existed {
@@ -82,7 +103,7 @@ impl Disk {
                 return Err(damaged("its log has lost entries".into()));
             }
             Ok(Ok((db, objects, _))) => (db, objects),
-            Ok(Err(sled::Error::Io(e))) if e.to_string().contains("lock") => {
+            Ok(Err(e)) if is_locked(&e) => {
                 return Err(StoreError::InUse { path: folder.to_owned() });
             }
             Ok(Err(e)) => return Err(damaged(e.to_string())),

@@ -156,7 +156,7 @@ async fn a_peer_that_is_back_is_found_by_the_first_who_needs_it() {
     let back = Instant::now();
     tokio::spawn(serve_on(listener, HttpVersion::Http2, echo));
     assert_eq!(waiting.await.unwrap(), 200);
-    assert!(back.elapsed() < Duration::from_millis(700), "{:?}", back.elapsed());
+    assert!(back.elapsed() < Duration::from_secs(5), "{:?}", back.elapsed());
 }
 
 // proves: BAL-4
