@@ -61,6 +61,7 @@ async fn serve(
     let metrics = mesh_destination::metrics::Metrics::register(&process.registry)?;
     let (inbound, outbound) = (indexes.inbound.clone(), indexes.outbound.clone());
     mesh_policy::metrics::register(&process.registry, inbound.clone(), outbound.clone())?;
+    let opening = process.readiness.block("the gRPC ports");
     // Watches first: their lists arrive while the certificate is fetched.
     watches::spawn(&process.client, &process.readiness, &indexes);
     let (readiness, drain) = (process.readiness.clone(), process.drain.clone());
@@ -76,6 +77,7 @@ async fn serve(
     let [destination_port, policy_port] = ports;
     let open = |addr| port(&process, addr, credentials.clone());
     let (first, second) = (open(destination_port).await?, open(policy_port).await?);
+    drop(opening);
     tokio::try_join!(
         lookups.run(first.incoming(drain.clone())),
         policies.run(second.incoming(drain)),

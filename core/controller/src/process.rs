@@ -15,7 +15,7 @@ use mesh_process::{
     shutdown::Signals,
 };
 use prometheus::Registry;
-use std::{future::Future, net::SocketAddr, process::ExitCode, time::Duration};
+use std::{future::Future, net::SocketAddr, process::ExitCode, task::Poll, time::Duration};
 use tokio::runtime::Builder;
 
 /// What a service is given.
@@ -91,6 +91,10 @@ where
         plaintext_from_own: common.plaintext_from_own,
     });
     tokio::pin!(running);
+    // Its first steps say what its readiness waits for.
+    if let Poll::Ready(ended) = futures::poll!(running.as_mut()) {
+        return ended;
+    }
     drop(starting);
     let cause = tokio::select! {
         ended = &mut running => return ended,

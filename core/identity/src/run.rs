@@ -23,7 +23,7 @@ use mesh_meshtls::{
 };
 use mesh_model::identity::Identity;
 use mesh_pki::{Key, TrustBundle};
-use mesh_process::{context::PodContext, drain, ready::Readiness};
+use mesh_process::{context::PodContext, drain, ready::{ReadyToken, Readiness}};
 use prometheus::Registry;
 use std::{path::Path, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
@@ -50,11 +50,13 @@ pub struct Parts {
 /// # Errors
 /// When the anchors cannot be read, TokenReviews may not be created, or the port cannot be opened.
 pub async fn run(config: Config, parts: Parts) -> Result<(), Error> {
+    // From the first step on: readiness never comes before the port.
+    let ready = parts.readiness.block("an issuer");
     let addr = parts.pod.bind(config.addr);
     let listener =
         TcpListener::bind(addr).await.map_err(|source| Error::Listen { addr, source })?;
     tracing::info!(%addr, "Identity service listens");
-    serve_on(listener, config, parts).await
+    serve(listener, config, parts, ready).await
 }
 
 /// Serves on an open port until the drain.
@@ -63,6 +65,15 @@ pub async fn run(config: Config, parts: Parts) -> Result<(), Error> {
 /// As [`run`].
 pub async fn serve_on(listener: TcpListener, config: Config, parts: Parts) -> Result<(), Error> {
     let ready = parts.readiness.block("an issuer");
+    serve(listener, config, parts, ready).await
+}
+
+async fn serve(
+    listener: TcpListener,
+    config: Config,
+    parts: Parts,
+    ready: ReadyToken,
+) -> Result<(), Error> {
     let anchors = read_anchors(&parts.pod.path(&config.anchors))?;
     let store = IssuerStore::new(anchors);
     let metrics = Metrics::register(&parts.registry, &store)?;
