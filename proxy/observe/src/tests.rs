@@ -12,6 +12,7 @@ fn text(metrics: &Metrics) -> String {
 
 fn inbound() -> InboundLabels {
     InboundLabels {
+        authority: None,
         target: "10.0.0.1:80".parse().unwrap(),
         tls: Tls::Client(Some("a.b".parse().unwrap())),
         server: Meta::built_in("all-unauthenticated"),
