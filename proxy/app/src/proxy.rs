@@ -33,7 +33,7 @@ use mesh_model::{
 };
 use mesh_net::listen::Listener;
 use mesh_observe::{Build, ControlClient, Facts, IdentityMetrics, Metrics, TlsInfo};
-use mesh_outbound::{ControlPlane, Discover, Entry, Routing};
+use mesh_outbound::{ControlPlane, Discover, Entry, Profiled, Routing};
 use mesh_process::{drain, metrics, ready::Readiness, shutdown, tasks};
 use std::{
     path::PathBuf,
@@ -247,8 +247,7 @@ fn parts(started: &Started, metrics: &Metrics) -> Result<Parts, StartError> {
     let plane = Arc::new(ControlPlane {
         destination,
         policy: policy.clone(),
-        profile_networks: control.profile_networks.clone(),
-        profile_suffixes: suffixes,
+        profiled: Profiled { networks: control.profile_networks.clone(), suffixes },
     });
     let gateway = gateway(started, metrics, plane.clone());
     let source: Arc<dyn PolicySource> = match &gateway {
