@@ -222,7 +222,7 @@ impl EndpointClient {
     pub(crate) fn withdraw(&self) {
         self.stop.cancel();
         self.link.withdraw();
-        self.pool.clear();
+        self.pool.close();
     }
 
     pub(crate) async fn send(

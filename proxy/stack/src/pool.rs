@@ -35,6 +35,8 @@ pub enum State<K, C> {
     Empty,
     /// Something, or nothing since a moment ago; somebody sweeps.
     Swept(Kept<K, C>),
+    /// Nothing, and nothing will be: what comes back is closed.
+    Closed,
 }
 
 /// Connections by who may have them.
@@ -60,8 +62,8 @@ pub enum Input<'k, K, C> {
     Take(&'k K),
     /// It is time to look for what was idle for too long.
     Sweep,
-    /// All is to be closed.
-    Clear,
+    /// All is to be closed, now and from now on.
+    Close,
 }
 
 /// What follows.
@@ -88,6 +90,10 @@ impl<K: Hash + Eq, C: Connection> State<K, C> {
     pub fn advance(&mut self, input: Input<'_, K, C>, now: Instant, rules: &Rules) -> Effect<C> {
         match (&mut *self, input) {
             (_, Input::Park(_, connection)) if !rules.takes(&connection, now) => Effect::None,
+            (state, Input::Close) => {
+                *state = Self::Closed;
+                Effect::None
+            }
             (Self::Empty, Input::Park(key, connection)) => {
                 let mut kept = Kept { of: HashMap::new(), spare: None };
                 kept.put(key, Parked { connection, since: now }, rules.max);
@@ -109,12 +115,10 @@ impl<K: Hash + Eq, C: Connection> State<K, C> {
                 *self = Self::Empty;
                 Effect::End
             }
-            (Self::Swept(kept), Input::Clear) => {
-                kept.retain(|_| false);
+            (Self::Empty | Self::Closed, Input::Sweep) => Effect::End,
+            (Self::Empty, Input::Take(_)) | (Self::Closed, Input::Take(_) | Input::Park(..)) => {
                 Effect::None
             }
-            (Self::Empty, Input::Sweep) => Effect::End,
-            (Self::Empty, Input::Take(_) | Input::Clear) => Effect::None,
         }
     }
 }

@@ -18,7 +18,10 @@ use mesh_model::{
 };
 use mesh_stack::{backoff::Backoff, io::BoxedIo};
 use parking_lot::Mutex;
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -27,6 +30,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 struct Servers {
     up: Arc<Mutex<BTreeSet<SocketAddr>>>,
     dialled: Arc<Mutex<HashMap<SocketAddr, usize>>>,
+    /// Connections that are open.
+    open: Arc<AtomicUsize>,
 }
 
 /// Answers with its address.
@@ -56,9 +61,12 @@ impl Connect for Servers {
             SessionProtocol::Http2 => HttpVersion::Http2,
         };
         let (near, far) = tokio::io::duplex(4096);
+        self.open.fetch_add(1, SeqCst);
+        let open = self.open.clone();
         tokio::spawn(async move {
             let (params, never) = (ServerParams::default(), std::future::pending());
-            server::serve(far, version, &params, Echo(addr), never).await
+            let _ = server::serve(far, version, &params, Echo(addr), never).await;
+            open.fetch_sub(1, SeqCst);
         });
         std::future::ready(Ok(BoxedIo::new(near))).boxed()
     }
@@ -130,5 +138,33 @@ async fn an_endpoint_that_discovery_tells_of_again_is_tried_at_once() {
         for between_two_looks in [false, true] {
             lost_and_told_again(hint, between_two_looks).await;
         }
+    }
+}
+
+// proves: BAL-1
+#[tokio::test(start_paused = true)]
+async fn a_withdrawn_endpoint_is_left_when_its_last_response_is_over() {
+    for hint in [ProtocolHint::Unknown, ProtocolHint::Http2] {
+        let servers = Servers::default();
+        servers.up.lock().insert(addr(1));
+        let (tell, sets) = watch::channel(EndpointSet::default());
+        let view = |set: &EndpointSet| Some(set.clone());
+        let (connect, params) = (Arc::new(servers.clone()), BalanceParams::default());
+        let balancer = Balancer::new(sets, view, connect, Arc::new(Unobserved), params);
+        tell.send_modify(|set| assert!(set.apply(told(1, hint))));
+        let get = Request::get("http://web/").body(Body::empty()).unwrap();
+        let response = balancer.call(get, |_, _| Ok(())).await.unwrap();
+        let start = Instant::now();
+        tell.send_modify(|set| assert!(set.apply(EndpointUpdate::Remove(vec![addr(1)]))));
+        while !balancer.endpoints().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(servers.open.load(SeqCst), 1, "its response is under way");
+        response.into_body().collect().await.unwrap();
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        let open = servers.open.load(SeqCst);
+        assert_eq!((open, start.elapsed()), (0, Duration::ZERO), "{hint:?}");
     }
 }

@@ -172,9 +172,9 @@ impl Pool {
         self.reset.notify_one();
     }
 
-    /// Closes what is idle; requests under way finish.
-    pub(crate) fn clear(&self) {
-        self.idle.advance(Input::Clear);
+    /// Closes what is idle, now and from now on; requests under way finish.
+    pub(crate) fn close(&self) {
+        self.idle.advance(Input::Close);
     }
 
     /// Sends on a kept connection if there is one, else on a new one.

@@ -41,7 +41,7 @@ enum Event {
     Spare,
     Take(char),
     Sweep,
-    Clear,
+    Close,
     /// A second passes.
     Second,
     /// The peer closes what was parked last.
@@ -57,7 +57,7 @@ const EVENTS: [Event; 11] = [
     Event::Take('a'),
     Event::Take('b'),
     Event::Sweep,
-    Event::Clear,
+    Event::Close,
     Event::Second,
     Event::Closes,
 ];
@@ -67,11 +67,12 @@ const EVENTS: [Event; 11] = [
 struct Model {
     kept: Vec<(Fake, Option<char>, Instant)>,
     swept: bool,
+    closed: bool,
 }
 
 impl Model {
     fn park(&mut self, new: Fake, key: Option<char>, now: Instant) -> Effect<Fake> {
-        if new.is_closed() || now - new.opened >= RULES.max_age {
+        if self.closed || new.is_closed() || now - new.opened >= RULES.max_age {
             return Effect::None;
         }
         if key.is_none() {
@@ -135,9 +136,9 @@ fn run(order: &[Event], start: Instant) {
             Event::Take('a') => (Input::Take(&'a'), model.take('a')),
             Event::Take(_) => (Input::Take(&'b'), model.take('b')),
             Event::Sweep => (Input::Sweep, model.sweep(now)),
-            Event::Clear => {
-                model.kept.clear();
-                (Input::Clear, Effect::None)
+            Event::Close => {
+                model = Model { closed: true, ..Model::default() };
+                (Input::Close, Effect::None)
             }
             Event::Second => {
                 now += S;
