@@ -12,3 +12,5 @@ mod harness;
 mod protocols;
 #[path = "chain/refusals.rs"]
 mod refusals;
+#[path = "chain/routes.rs"]
+mod routes;

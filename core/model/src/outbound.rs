@@ -276,6 +276,20 @@ impl OutboundProtocol {
         Self::Detect { timeout, http1: http.clone(), http2: http, opaque }
     }
 
+    /// All lists of routes, to be changed.
+    pub fn routes_mut(&mut self) -> impl Iterator<Item = &mut Arc<[OutboundRoute]>> {
+        let lists: [Option<&mut Arc<[OutboundRoute]>>; 3] = match self {
+            Self::Detect { http1, http2, opaque, .. } => {
+                [Some(&mut http1.routes), Some(&mut http2.routes), Some(opaque)]
+            }
+            Self::Http1(http) | Self::Http2(http) | Self::Grpc(http) => {
+                [Some(&mut http.routes), None, None]
+            }
+            Self::Opaque(routes) | Self::Tls(routes) => [Some(routes), None, None],
+        };
+        lists.into_iter().flatten()
+    }
+
     /// What holds for requests of HTTP/1 and HTTP/2; the same for both unless the policy sniffs.
     pub fn http(&self) -> Option<(&HttpPolicy, &HttpPolicy)> {
         match self {
@@ -348,6 +362,16 @@ impl Route for OutboundRoute {
 impl Distribution {
     /// All backends, in order.
     pub fn backends(&self) -> impl Iterator<Item = &RouteBackend> {
+        let (first, random) = match self {
+            Self::Empty => (None, None),
+            Self::First(list) => (Some(list), None),
+            Self::Random(list) => (None, Some(list)),
+        };
+        first.into_iter().flatten().chain(random.into_iter().flatten().map(|(_, b)| b))
+    }
+
+    /// As [`Self::backends`], to be changed.
+    pub fn backends_mut(&mut self) -> impl Iterator<Item = &mut RouteBackend> {
         let (first, random) = match self {
             Self::Empty => (None, None),
             Self::First(list) => (Some(list), None),

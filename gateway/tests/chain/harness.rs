@@ -101,12 +101,13 @@ impl Ca {
 
 type Senders<T> = Mutex<HashMap<String, watch::Sender<State<T>>>>;
 
-/// Discovery that says what the test says. What it was never told of is refused as not exported; while it
-/// is `silent`, it answers nothing.
+/// Discovery that says what the test says. What it was never told of is refused as not exported, and has
+/// no policy; while it is `silent`, it answers nothing.
 #[derive(Default)]
 pub(crate) struct Known {
     profiles: Senders<Profile>,
     endpoints: Senders<EndpointSet>,
+    policies: Senders<OutboundPolicy>,
     silent: std::sync::atomic::AtomicBool,
 }
 
@@ -126,6 +127,14 @@ impl Known {
         say(&self.profiles, name, State::Known(profile));
     }
 
+    pub(crate) fn profile(&self, name: &str, profile: Profile) {
+        say(&self.profiles, name, State::Known(profile));
+    }
+
+    pub(crate) fn policy(&self, name: &str, policy: OutboundPolicy) {
+        say(&self.policies, name, State::Known(policy));
+    }
+
     pub(crate) fn refuse(&self, name: &str, code: RefusalCode) {
         let no = Refusal { code, message: "not exported".into() };
         say(&self.profiles, name, State::Refused(no.clone()));
@@ -136,7 +145,12 @@ impl Known {
         self.silent.store(true, Ordering::SeqCst);
     }
 
-    fn receiver<T>(&self, map: &Senders<T>, key: String) -> watch::Receiver<State<T>> {
+    fn receiver<T>(
+        &self,
+        map: &Senders<T>,
+        key: String,
+        code: RefusalCode,
+    ) -> watch::Receiver<State<T>> {
         let silent = self.silent.load(Ordering::SeqCst);
         let mut map = map.lock().unwrap();
         let start = || {
@@ -144,11 +158,7 @@ impl Known {
                 return watch::channel(State::Pending).0;
             }
             let message = "not exported".into();
-            watch::channel(State::Refused(Refusal {
-                code: RefusalCode::FailedPrecondition,
-                message,
-            }))
-            .0
+            watch::channel(State::Refused(Refusal { code, message })).0
         };
         map.entry(key).or_insert_with(start).subscribe()
     }
@@ -162,16 +172,15 @@ fn say<T>(map: &Senders<T>, key: &str, state: State<T>) {
 
 impl Discover for Known {
     fn profile(&self, target: &Authority) -> watch::Receiver<State<Profile>> {
-        self.receiver(&self.profiles, target.to_string())
+        self.receiver(&self.profiles, target.to_string(), RefusalCode::FailedPrecondition)
     }
 
-    fn policy(&self, _: &Authority) -> watch::Receiver<State<OutboundPolicy>> {
-        let code = RefusalCode::NotFound;
-        watch::channel(State::Refused(Refusal { code, message: "".into() })).1
+    fn policy(&self, target: &Authority) -> watch::Receiver<State<OutboundPolicy>> {
+        self.receiver(&self.policies, target.to_string(), RefusalCode::NotFound)
     }
 
     fn endpoints(&self, addr: &NameAddr) -> watch::Receiver<State<EndpointSet>> {
-        self.receiver(&self.endpoints, addr.to_string())
+        self.receiver(&self.endpoints, addr.to_string(), RefusalCode::FailedPrecondition)
     }
 }
 
@@ -409,7 +418,8 @@ fn outbound(
 
 // === the application ===
 
-/// An application that echoes: HTTP of both versions, upgrades, and bytes.
+/// An application that echoes: HTTP of both versions, upgrades, and bytes. It answers with the status that
+/// a request's `x-status` names, and not at all if there is `x-silent`.
 async fn app(ip: IpAddr) -> SocketAddr {
     let listener = TcpListener::bind(SocketAddr::new(ip, 0)).await.unwrap();
     let addr = listener.local_addr().unwrap();
@@ -440,46 +450,57 @@ struct Echo;
 
 impl Service for Echo {
     async fn call(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
-        let header = |name: &str| request.headers().get(name).cloned();
-        let told = [
-            ("x-host", header("host")),
-            ("x-client", header("l5d-client-id")),
-            ("x-forwarded", header("forwarded")),
-            ("x-orig-proto", header("l5d-orig-proto")),
-        ];
-        let version = format!("{:?}", request.version());
-        let authority = request.uri().authority().map(ToString::to_string);
-        let mut response = match ClientHalf::take(&request) {
-            Some(half) => {
-                tokio::spawn(async move {
-                    let io = upgrade::finish(half).await.unwrap();
-                    let (mut read, mut write) = tokio::io::split(io);
-                    let _ = tokio::io::copy(&mut read, &mut write).await;
-                    let _ = write.shutdown().await;
-                });
-                let connect = request.method() == http::Method::CONNECT;
-                let mut response = Response::new(Body::empty());
-                if !connect {
-                    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-                    response.headers_mut().insert("upgrade", "echo".parse().unwrap());
-                    response.headers_mut().insert("connection", "upgrade".parse().unwrap());
-                }
-                response
-            }
-            None => Response::new(request.into_body()),
-        };
-        let fields = response.headers_mut();
-        for (name, value) in told {
-            if let Some(value) = value {
-                fields.insert(name, value);
-            }
+        if request.headers().contains_key("x-silent") {
+            return std::future::pending().await;
         }
-        fields.insert("x-version", version.parse().unwrap());
-        if let Some(authority) = authority {
-            fields.insert("x-authority", authority.parse().unwrap());
-        }
-        Ok(response)
+        Ok(echo(request))
     }
+}
+
+fn echo(request: Request<Body>) -> Response<Body> {
+    let header = |name: &str| request.headers().get(name).cloned();
+    let told = [
+        ("x-host", header("host")),
+        ("x-client", header("l5d-client-id")),
+        ("x-forwarded", header("forwarded")),
+        ("x-orig-proto", header("l5d-orig-proto")),
+    ];
+    let status = header("x-status").and_then(|v| StatusCode::from_bytes(v.as_bytes()).ok());
+    let version = format!("{:?}", request.version());
+    let authority = request.uri().authority().map(ToString::to_string);
+    let mut response = match ClientHalf::take(&request) {
+        Some(half) => {
+            tokio::spawn(async move {
+                let io = upgrade::finish(half).await.unwrap();
+                let (mut read, mut write) = tokio::io::split(io);
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+                let _ = write.shutdown().await;
+            });
+            let connect = request.method() == http::Method::CONNECT;
+            let mut response = Response::new(Body::empty());
+            if !connect {
+                *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+                response.headers_mut().insert("upgrade", "echo".parse().unwrap());
+                response.headers_mut().insert("connection", "upgrade".parse().unwrap());
+            }
+            response
+        }
+        None => Response::new(request.into_body()),
+    };
+    if let Some(status) = status {
+        *response.status_mut() = status;
+    }
+    let fields = response.headers_mut();
+    for (name, value) in told {
+        if let Some(value) = value {
+            fields.insert(name, value);
+        }
+    }
+    fields.insert("x-version", version.parse().unwrap());
+    if let Some(authority) = authority {
+        fields.insert("x-authority", authority.parse().unwrap());
+    }
+    response
 }
 
 // === reading ===

@@ -55,6 +55,8 @@ pub(crate) fn inbound(
         http2: client_http2(settings),
         idle: direction.discovery_idle,
         access_log: None,
+        profiles: None,
+        authority_labels: settings.policy.authority_labels,
     }
 }
 

@@ -14,19 +14,26 @@ use crate::{
     worker::{self, GatewayParts, Parts},
 };
 use mesh_discover::{
-    StreamLimits, channel::Channel, destination::DestinationClient, identity::CertifyClient,
+    State, StreamLimits, channel::Channel, destination::DestinationClient, identity::CertifyClient,
     policy::PolicyClient,
 };
 use mesh_gateway::{GatewayMetrics, RememberingDiscovery, RememberingPolicies, View, keep_saved};
-use mesh_inbound::{Inbound, Policies, PolicySource, access_log::AccessLog, gateway::NoGateway};
+use mesh_inbound::{
+    Inbound, Policies, PolicySource, ProfileSource, Profiles, access_log::AccessLog,
+    gateway::NoGateway,
+};
 use mesh_meshtls::{
     Credentials,
     certifier::{self, Clock, Renewal, Token},
     store,
 };
+use mesh_model::{
+    authority::{Authority, NameAddr},
+    profile::Profile,
+};
 use mesh_net::listen::Listener;
 use mesh_observe::{Build, ControlClient, Facts, IdentityMetrics, Metrics, TlsInfo};
-use mesh_outbound::{ControlPlane, Discover, Entry, Routing};
+use mesh_outbound::{ControlPlane, Discover, Entry, Profiled, Routing};
 use mesh_process::{drain, metrics, ready::Readiness, shutdown, tasks};
 use std::{
     path::PathBuf,
@@ -240,8 +247,7 @@ fn parts(started: &Started, metrics: &Metrics) -> Result<Parts, StartError> {
     let plane = Arc::new(ControlPlane {
         destination,
         policy: policy.clone(),
-        profile_networks: control.profile_networks.clone(),
-        profile_suffixes: suffixes,
+        profiled: Profiled { networks: control.profile_networks.clone(), suffixes },
     });
     let gateway = gateway(started, metrics, plane.clone());
     let source: Arc<dyn PolicySource> = match &gateway {
@@ -258,6 +264,12 @@ fn parts(started: &Started, metrics: &Metrics) -> Result<Parts, StartError> {
     let mut inbound =
         configs::inbound(settings, pod, sockets.inbound_port, started.server_name.clone());
     inbound.access_log = access_log(started, metrics)?;
+    inbound.profiles = Some(Profiles::new(
+        Arc::new(NamedProfiles(plane.clone())),
+        metrics.clone(),
+        control.profile_patience,
+        settings.inbound.discovery_idle,
+    ));
     Ok(Parts {
         inbound,
         outbound: configs::outbound(settings, pod, Routing::Sidecar),
@@ -274,6 +286,15 @@ fn parts(started: &Started, metrics: &Metrics) -> Result<Parts, StartError> {
         inbound_socket: sockets.inbound.clone(),
         outbound_sockets: sockets.outbound.clone(),
     })
+}
+
+/// The profiles of names for the inbound half.
+struct NamedProfiles(Arc<ControlPlane>);
+
+impl ProfileSource for NamedProfiles {
+    fn watch(&self, name: &NameAddr) -> watch::Receiver<State<Profile>> {
+        self.0.profile(&Authority::Name(name.clone()))
+    }
 }
 
 /// Lines about inbound requests go to stderr, as Linkerd's do.

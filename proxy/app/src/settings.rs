@@ -70,6 +70,7 @@ pub(crate) struct InboundPolicy {
     pub(crate) ips: Vec<IpAddr>,
     pub(crate) cluster_networks: Vec<IpNet>,
     pub(crate) gateway_suffixes: Vec<Suffix>,
+    pub(crate) authority_labels: bool,
 }
 
 /// The control plane.
@@ -82,6 +83,8 @@ pub(crate) struct Control {
     pub(crate) workload: String,
     pub(crate) profile_networks: Vec<IpNet>,
     pub(crate) profile_suffixes: Vec<Suffix>,
+    /// How long a request that comes in waits for the profile of its name.
+    pub(crate) profile_patience: Duration,
     /// Initial, idle, lifetime.
     pub(crate) streams: [Option<Duration>; 3],
 }
@@ -240,14 +243,10 @@ fn contradiction(r: &mut Reader<'_>, rows: [&Setting; 2], values: [Duration; 2])
 fn unused(r: &mut Reader<'_>) -> Result<(), Reported> {
     let control = r.value(&t::CONTROL_LISTEN_ADDR, form::SOCKET);
     let tap = r.optional(&t::TAP_SVC_NAME, form::IDENTITY);
-    let authority = r.optional(&t::AUTHORITY_LABELS, UNSAFE);
-    let profile = r.value(&t::PROFILE_TIMEOUT, form::DURATION);
     let spire = [&t::SPIRE_ADDR, &t::SPIRE_SOCKET].map(|row| r.optional(row, NOTHING));
     // All are read before the first complaint ends this.
     control?;
     tap?;
-    authority?;
-    profile?;
     spire.into_iter().try_for_each(|setting| setting.map(drop))
 }
 
@@ -264,6 +263,7 @@ fn inbound_policy(r: &mut Reader<'_>) -> Result<InboundPolicy, Reported> {
     let ips = r.value(&t::INBOUND_IPS, form::IPS);
     let networks = r.value(&t::CLUSTER_NETWORKS, form::NETWORKS);
     let suffixes = r.value(&t::INBOUND_GATEWAY_SUFFIXES, form::SUFFIXES);
+    let authority = r.optional(&t::AUTHORITY_LABELS, UNSAFE);
     let (default, cluster_networks) = (default?, networks?);
     if cluster_networks.is_empty() && default.starts_with("cluster-") {
         return Err(r.report(Problem::Missing {
@@ -278,6 +278,7 @@ fn inbound_policy(r: &mut Reader<'_>) -> Result<InboundPolicy, Reported> {
         ips: ips?,
         cluster_networks,
         gateway_suffixes: suffixes?,
+        authority_labels: authority?.is_some(),
     })
 }
 
@@ -289,6 +290,7 @@ fn control(r: &mut Reader<'_>) -> Result<Control, Reported> {
     let workload = r.value(&t::POLICY_WORKLOAD, form::NON_EMPTY);
     let networks = r.value(&t::PROFILE_NETWORKS, form::NETWORKS);
     let suffixes = r.value(&t::PROFILE_SUFFIXES, form::SUFFIXES);
+    let patience = r.value(&t::PROFILE_TIMEOUT, form::DURATION);
     let streams = [&t::STREAM_INITIAL, &t::STREAM_IDLE, &t::STREAM_LIFETIME]
         .map(|row| r.optional(row, form::DURATION));
     let [initial, idle, lifetime] = streams;
@@ -311,6 +313,7 @@ fn control(r: &mut Reader<'_>) -> Result<Control, Reported> {
         workload: workload?,
         profile_networks: networks?,
         profile_suffixes: suffixes?,
+        profile_patience: patience?,
         streams,
     })
 }

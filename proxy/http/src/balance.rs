@@ -9,6 +9,9 @@
 mod peer;
 mod verdict;
 
+#[cfg(test)]
+mod tests;
+
 use self::{
     peer::Peer,
     verdict::{Judge, Judging, Verdict},

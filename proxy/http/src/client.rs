@@ -212,7 +212,9 @@ impl EndpointClient {
     /// The endpoint is said to be well again: forget the backoff.
     pub(crate) fn reset_backoff(&self) {
         self.link.reset();
-        self.pool.reset();
+        if self.pool_down.load(Ordering::Relaxed) {
+            self.pool.reset();
+        }
     }
 
     /// The endpoint has been withdrawn: requests under way finish, and the connection is probed at
@@ -220,7 +222,7 @@ impl EndpointClient {
     pub(crate) fn withdraw(&self) {
         self.stop.cancel();
         self.link.withdraw();
-        self.pool.clear();
+        self.pool.close();
     }
 
     pub(crate) async fn send(

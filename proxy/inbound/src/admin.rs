@@ -52,6 +52,6 @@ impl<G: Gateway> Inbound<G> {
             Detected::Timeout => HttpVersion::Http1,
             Detected::NotHttp => return Ok(()),
         };
-        http::serve(connection, service, authority_of(target), version, io, drain).await
+        http::serve(connection, None, service, authority_of(target), version, io, drain).await
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Job: what the wiring has to say once. May touch: values. Callers: the wiring, tests.
 
-use crate::access_log::AccessLog;
+use crate::{access_log::AccessLog, profiles::Profiles};
 use mesh_http::{ServerParams, client::ClientParams};
 use mesh_model::{endpoint::Http2Params, identity::DnsName};
 use mesh_net::{connect::ConnectOptions, listen::Liveness, orig_dst};
@@ -44,6 +44,10 @@ pub struct Config {
     pub idle: Duration,
     /// Where each request is told, if anywhere.
     pub access_log: Option<AccessLog>,
+    /// Whose routes requests are counted by, if anybody's.
+    pub profiles: Option<Profiles>,
+    /// Whether series of requests show the name that the client gave; clients can make any number of them.
+    pub authority_labels: bool,
 }
 
 impl Config {
@@ -71,6 +75,8 @@ impl Config {
             http2: ClientParams::default().http2,
             idle: Duration::from_secs(90),
             access_log: None,
+            profiles: None,
+            authority_labels: false,
         }
     }
 

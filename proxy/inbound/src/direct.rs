@@ -105,7 +105,7 @@ async fn onward<G: Gateway>(
             let route = gateway.open(&named.target, &named.client).await;
             let authority = authority_of(&named.target);
             let next = ToGateway(gateway, route);
-            http::serve(connection, next, authority, version(protocol), io, drain).await
+            http::serve(connection, None, next, authority, version(protocol), io, drain).await
         }
         None => {
             let tunnelled = tcp::while_allowed(&connection, async {

@@ -3,7 +3,7 @@
 //! Job: take connections that are meant for the application of this Pod, find out what they speak and who
 //! sends them, obey the policy of the port, and forward them.
 //! May touch: accepted connections, connections to the application. Must not touch: discovery of other
-//! workloads; what a gateway does with named connections is behind [`gateway::Gateway`].
+//! workloads, but for metrics (`profiles.rs`); what a gateway does with named connections is behind [`gateway::Gateway`].
 //! Callers: the wiring of the proxy; the gateway plugs in.
 //!
 //! `sidecar.rs` is the page to read first.
@@ -17,6 +17,7 @@ mod error;
 pub mod gateway;
 mod http;
 pub mod policy;
+mod profiles;
 mod rate;
 mod sidecar;
 mod tcp;
@@ -27,5 +28,6 @@ pub use self::{
     config::Config,
     error::{DirectRefusal, Error},
     policy::{Defaults, Policies, PolicySource},
+    profiles::{ProfileSource, Profiles},
     sidecar::{Inbound, Shared},
 };

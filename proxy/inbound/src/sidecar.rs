@@ -18,6 +18,7 @@ use crate::{
     gateway::Gateway,
     http::{self, Apps, ToApp},
     policy::Policies,
+    profiles::Names,
     tcp,
     tls::{self, FirstBytes},
 };
@@ -240,7 +241,10 @@ impl<G: Gateway> Inbound<G> {
         let app = self.shared.apps.get(connection.target).await;
         let authority = authority_of(connection.target);
         let next = ToApp((*app).clone(), self.shared.metrics.clone());
-        let served = http::serve(connection, next, authority, version, io, drain).await;
+        let Config { profiles, authority_labels, .. } = &self.shared.config;
+        let named = profiles.is_some() || *authority_labels;
+        let names = named.then(|| Names::new(profiles.clone()));
+        let served = http::serve(connection, names, next, authority, version, io, drain).await;
         // The client of the application is kept at least as long as the connection.
         drop(app);
         served

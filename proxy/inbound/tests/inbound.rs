@@ -13,3 +13,5 @@ mod harness;
 mod policy;
 #[path = "inbound/ports.rs"]
 mod ports;
+#[path = "inbound/profiles.rs"]
+mod profiles;

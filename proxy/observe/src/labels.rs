@@ -53,6 +53,8 @@ pub enum NoTls {
 /// Labels of what goes to the application.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct InboundLabels {
+    /// The name that requests are for, if it is to be shown.
+    pub authority: Option<String>,
     /// Where the application listens.
     pub target: SocketAddr,
     /// The client's TLS.
@@ -172,6 +174,9 @@ pub(crate) fn authorization(labels: &mut LabelSet, authz: &Meta) {
 impl InboundLabels {
     pub(crate) fn set(&self) -> LabelSet {
         let mut labels = LabelSet::default().with("direction", Direction::Inbound.as_str());
+        if let Some(authority) = &self.authority {
+            labels.push("authority", authority);
+        }
         target(&mut labels, self.target);
         self.tls.write(&mut labels);
         server(&mut labels, &self.server, self.server_port);

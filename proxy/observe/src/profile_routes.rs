@@ -1,11 +1,12 @@
 //! # Routes of service profiles
 //!
 //! Job: `route_request_total` and its like (a request counts once, however often it is sent),
-//! `route_actual_*` (each attempt), `route_retryable_total`.
-//! May touch: what the routes tell. Must not touch: their choice. Callers: outbound.
+//! `route_actual_*` (each attempt), `route_retryable_total`. Inbound has the first only.
+//! May touch: what the routes tell. Must not touch: their choice. Callers: outbound, inbound.
 
 use crate::{
     http::{HttpMetrics, HttpSeries},
+    labels::Direction,
     series::{Counter, Family, LabelSet, Registrar},
 };
 use mesh_model::endpoint::Labels;
@@ -58,10 +59,7 @@ impl ProfileRouteMetrics {
 
     /// The series of a route of the profile `dst`, with the route's own labels.
     pub fn series(&self, dst: &str, labels: &Labels) -> ProfileRouteSeries {
-        let mut set = LabelSet::default().with("direction", "outbound").with("dst", dst);
-        for (name, value) in labels.iter() {
-            set.push(format!("rt_{name}"), value);
-        }
+        let set = route(Direction::Outbound, dst, labels);
         let retryable = |skipped: &str| self.retryable.get(&set.clone().with("skipped", skipped));
         ProfileRouteSeries {
             retryable: [retryable(""), retryable("no_budget")],
@@ -69,6 +67,19 @@ impl ProfileRouteMetrics {
             actual: self.actual.series(set),
         }
     }
+
+    /// The series of a route of the profile `dst` for requests that come in: nothing is sent twice.
+    pub fn inbound(&self, dst: &str, labels: &Labels) -> HttpSeries {
+        self.logical.series(route(Direction::Inbound, dst, labels))
+    }
+}
+
+fn route(direction: Direction, dst: &str, labels: &Labels) -> LabelSet {
+    let mut set = LabelSet::default().with("direction", direction.as_str()).with("dst", dst);
+    for (name, value) in labels.iter() {
+        set.push(format!("rt_{name}"), value);
+    }
+    set
 }
 
 impl ProfileRouteSeries {

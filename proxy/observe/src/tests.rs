@@ -12,6 +12,7 @@ fn text(metrics: &Metrics) -> String {
 
 fn inbound() -> InboundLabels {
     InboundLabels {
+        authority: None,
         target: "10.0.0.1:80".parse().unwrap(),
         tls: Tls::Client(Some("a.b".parse().unwrap())),
         server: Meta::built_in("all-unauthenticated"),
@@ -99,4 +100,49 @@ async fn transports_are_counted_while_open_and_when_closed() {
     let shown = text(&metrics);
     assert!(shown.contains(&format!("tcp_open_connections{{{set}}} 0")));
     assert!(shown.contains(&format!(r#"tcp_close_total{{{set},errno=""}} 1"#)), "{shown}");
+}
+
+// proves: OBS-7
+#[tokio::test]
+async fn bytes_count_by_the_zone_of_the_endpoint() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    for (told, shown) in [
+        (Some("local"), "Local"),
+        (Some("remote"), "Remote"),
+        (Some("moon"), "Unknown"),
+        (None, "Unknown"),
+    ] {
+        let metrics = Metrics::new(Duration::from_secs(600));
+        let zone = told.map(|told| ("zone_locality".to_owned(), told.to_owned()));
+        let labels = |direction, peer| TransportLabels {
+            direction,
+            peer,
+            target: "10.0.0.1:80".parse().unwrap(),
+            tls: Tls::None(NoTls::NotDiscovered),
+            server: None,
+            discovered: Some(Arc::new(zone.clone().into_iter().collect())),
+        };
+        let ends = [
+            (Direction::Outbound, TransportPeer::Dst),
+            // What applications send to this proxy crosses no zone.
+            (Direction::Outbound, TransportPeer::Src),
+            (Direction::Inbound, TransportPeer::Src),
+            (Direction::Inbound, TransportPeer::Dst),
+        ];
+        for (direction, peer) in ends {
+            let (near, mut far) = tokio::io::duplex(64);
+            let mut near = metrics.transport.series(&labels(direction, peer)).track(near);
+            near.write_all(b"abc").await.unwrap();
+            far.write_all(b"12345").await.unwrap();
+            near.read_exact(&mut [0; 5]).await.unwrap();
+        }
+        let text = text(&metrics);
+        let lines =
+            text.lines().filter(|l| l.starts_with("outbound_tcp_transfer_cost_bytes_total{"));
+        let zones = format!("zone_locality=\"{shown}\"");
+        let mut seen: Vec<_> = lines.map(|line| line.split_once('{').unwrap().1).collect();
+        seen.sort_unstable();
+        let expected = [format!("op=\"Recv\",{zones}}} 5"), format!("op=\"Send\",{zones}}} 3")];
+        assert_eq!(seen, expected, "{told:?}");
+    }
 }

@@ -32,28 +32,31 @@ pub struct ControlPlane {
     pub destination: DestinationClient,
     /// Policies.
     pub policy: PolicyClient,
-    /// Addresses outside have no profile.
-    pub profile_networks: Vec<IpNet>,
-    /// Names outside have no profile. The empty suffix holds all.
-    pub profile_suffixes: Vec<String>,
+    /// What has a profile.
+    pub profiled: Profiled,
 }
 
-impl ControlPlane {
-    fn has_profile(&self, target: &Authority) -> bool {
+/// Names and addresses that have profiles.
+#[derive(Clone, Debug, Default)]
+pub struct Profiled {
+    /// Addresses outside have none.
+    pub networks: Vec<IpNet>,
+    /// Names outside have none. The empty suffix holds all.
+    pub suffixes: Vec<String>,
+}
+
+impl Profiled {
+    fn contains(&self, target: &Authority) -> bool {
         match target {
-            Authority::Socket(addr) => {
-                self.profile_networks.iter().any(|net| net.contains(&addr.ip()))
-            }
-            Authority::Name(name) => {
-                self.profile_suffixes.iter().any(|suffix| name.name.is_under(suffix))
-            }
+            Authority::Socket(addr) => self.networks.iter().any(|net| net.contains(&addr.ip())),
+            Authority::Name(name) => self.suffixes.iter().any(|s| name.name.is_under(s)),
         }
     }
 }
 
 impl Discover for ControlPlane {
     fn profile(&self, target: &Authority) -> watch::Receiver<State<Profile>> {
-        if self.has_profile(target) {
+        if self.profiled.contains(target) {
             return self.destination.profile(&target.to_string());
         }
         let code = RefusalCode::InvalidArgument;
@@ -67,5 +70,39 @@ impl Discover for ControlPlane {
 
     fn endpoints(&self, addr: &NameAddr) -> watch::Receiver<State<EndpointSet>> {
         self.destination.endpoints(&addr.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // proves: DISC-6
+    #[test]
+    fn names_and_addresses_outside_have_no_profile() {
+        let contains = |networks: &[&str], suffixes: &[&str], target: &str| {
+            let networks = networks.iter().map(|net| net.parse().unwrap()).collect();
+            let suffixes = suffixes.iter().map(|suffix| (*suffix).to_owned()).collect();
+            let target = Authority::parse(target, std::num::NonZeroU16::MIN).unwrap();
+            Profiled { networks, suffixes }.contains(&target)
+        };
+        let networks = ["10.0.0.0/8", "fd00::/8"];
+        for (target, inside) in
+            [("10.1.2.3:80", true), ("[fd00::1]:80", true), ("11.0.0.1:80", false)]
+        {
+            assert_eq!(contains(&networks, &[""], target), inside, "{target}");
+        }
+        let zone = "svc.cluster.local";
+        for (target, inside) in [
+            ("web.shop.svc.cluster.local:80", true),
+            ("WEB.shop.SVC.cluster.local:80", true),
+            ("svc.cluster.local:80", true),
+            ("web.shop:80", false),
+            ("web.othersvc.cluster.local:80", false),
+        ] {
+            assert_eq!(contains(&networks, &[zone], target), inside, "{target}");
+            assert!(contains(&[], &[""], target), "the empty suffix holds all");
+            assert!(!contains(&networks, &[], target));
+        }
     }
 }

@@ -26,7 +26,7 @@ mod tcp;
 pub use self::{
     config::{Config, Routing},
     connect::Secure,
-    discover::{ControlPlane, Discover},
+    discover::{ControlPlane, Discover, Profiled},
     error::{DiscoverError, TcpError},
     http::HttpService,
     sidecar::{Entry, Outbound},

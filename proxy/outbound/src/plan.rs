@@ -49,6 +49,8 @@ pub(crate) fn plan(
     routing: Routing,
 ) -> Plan {
     use OutboundProtocol as P;
+    let restricted = policy.filter(|_| routing == Routing::Gateway).map(to_names);
+    let policy = restricted.as_ref().or(policy);
     let protocol = protocol(profile, policy);
     let named = profile.and_then(|p| named(p, target.port()));
     let split = profile.and_then(split).filter(|_| named.is_some());
@@ -117,6 +119,21 @@ fn both(routes: Arc<[OutboundRoute]>) -> [HttpPolicy; 2] {
 fn balance(addr: &NameAddr) -> Backend {
     let kind = BackendKind::Balance { addr: addr.clone(), balancing: Balancing::default() };
     Backend::new(Meta::built_in("profile"), kind)
+}
+
+/// The policy without ways to anything but names: who is exported is known of names, and peers of other
+/// clusters are to reach nothing else.
+fn to_names(policy: &OutboundPolicy) -> OutboundPolicy {
+    let mut policy = policy.clone();
+    for list in policy.protocol.routes_mut() {
+        let rules = Arc::make_mut(list).iter_mut().flat_map(|route| &mut route.rules);
+        for backend in rules.flat_map(|rule| rule.backends.backends_mut()) {
+            if let BackendKind::Forward(_) | BackendKind::OriginalDst(_) = backend.backend.kind {
+                backend.backend.kind = BackendKind::Unknown;
+            }
+        }
+    }
+    policy
 }
 
 /// The profile's own name with the port that was asked for.
@@ -194,6 +211,23 @@ mod tests {
         }
     }
 
+    // proves: GW-10
+    #[test]
+    fn a_gateway_takes_no_route_to_an_address() {
+        let endpoint = Endpoint { addr: addr(), metadata: Arc::default() };
+        let target = Authority::Name(name("web.shop.svc.cluster.local:80"));
+        for kind in [BackendKind::Forward(endpoint), BackendKind::OriginalDst(addr())] {
+            for (routing, reached_by) in
+                [(Routing::Sidecar, kind.clone()), (Routing::Gateway, BackendKind::Unknown)]
+            {
+                let plan = plan(&target, Some(&web()), Some(&policy(kind.clone())), routing);
+                for routes in [&plan.http[0].routes, &plan.http[1].routes, &plan.connections] {
+                    assert_eq!(reached(routes), [(0, reached_by.clone())]);
+                }
+            }
+        }
+    }
+
     fn to(addr: &str) -> BackendKind {
         balance(&name(addr)).kind
     }
@@ -243,7 +277,7 @@ mod tests {
     #[test]
     fn a_gateway_follows_the_policy_unless_the_profile_has_more_to_say() {
         let target = Authority::Name(name("web.shop.svc.cluster.local:80"));
-        let policy = policy(BackendKind::OriginalDst(addr()));
+        let policy = policy(to("a.b:1"));
         let alone = plan(&target, Some(&web()), None, Routing::Gateway);
         assert_eq!(reached(&alone.http[0].routes), [(0, to("web.shop.svc.cluster.local:80"))]);
         assert!(alone.canonical.is_some());

@@ -25,6 +25,8 @@ mod http1;
 mod http2;
 #[path = "traffic/ingress.rs"]
 mod ingress;
+#[path = "traffic/limits.rs"]
+mod limits;
 #[path = "traffic/mesh_tls.rs"]
 mod mesh_tls;
 #[path = "traffic/panics.rs"]

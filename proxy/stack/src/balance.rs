@@ -192,7 +192,8 @@ impl<M: Member> Set<M> {
     }
 
     /// Brings the members in line with discovery. Those whose address and metadata stay are kept, with
-    /// their load; a change of weight alone makes no new member.
+    /// their load; a change of weight alone makes no new member. Those of which discovery has told anew
+    /// forget their backoffs: they may have left and come back between two looks.
     pub fn apply(&self, set: &EndpointSet, make: impl FnMut(Endpoint) -> Arc<M>) {
         let before = self.slots.load_full();
         let change = before.next(set, &self.params, Instant::now(), make);
@@ -208,6 +209,7 @@ impl<M: Member> Set<M> {
             }
         }
         change.gone.iter().for_each(|member| member.withdraw());
+        change.again.iter().for_each(|member| member.reset_backoff());
         self.signals.changed.notify_waiters();
     }
 

@@ -115,7 +115,7 @@ rows! { INBOUND:
     INBOUND_PORTS = row!("INBOUND_PORTS", "ports whose policies are watched from the start", "");
     INBOUND_OPAQUE_PORTS = row!("INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION", "ports whose default policy is opaque", "");
     INBOUND_IPS = row!("INBOUND_IPS", "the Pod's addresses; empty accepts any", "");
-    AUTHORITY_LABELS = row!("INBOUND_METRICS_AUTHORITY_LABELS", "`unsafe`: the request's authority as a label").empty_is_unset().ignored();
+    AUTHORITY_LABELS = row!("INBOUND_METRICS_AUTHORITY_LABELS", "`unsafe`: the name that requests are for as the label authority; clients can make any number of series").empty_is_unset();
     INBOUND_GATEWAY_SUFFIXES = row!("INBOUND_GATEWAY_SUFFIXES", "names a gateway serves; empty is no gateway", "");
 }
 
@@ -130,7 +130,7 @@ rows! { CONTROL:
     POLICY_WORKLOAD = row!("POLICY_WORKLOAD", "workload sent with policy requests");
     PROFILE_NETWORKS = row!("DESTINATION_PROFILE_NETWORKS", "addresses that are looked up", "");
     PROFILE_SUFFIXES = row!("DESTINATION_PROFILE_SUFFIXES", "names that are looked up", "svc.cluster.local.");
-    PROFILE_TIMEOUT = row!("DESTINATION_PROFILE_INITIAL_TIMEOUT", "how long inbound waits for a profile", "500ms").ignored();
+    PROFILE_TIMEOUT = row!("DESTINATION_PROFILE_INITIAL_TIMEOUT", "how long the first request for a name waits inbound for its profile, which is for metrics alone", "500ms");
     DNS_MIN_TTL = row!("DNS_MIN_TTL", "answers hold at least this long");
     DNS_MAX_TTL = row!("DNS_MAX_TTL", "answers hold at most this long");
     CLUSTER_NETWORKS = row!("POLICY_CLUSTER_NETWORKS", "networks of the cluster-* default policies", "");

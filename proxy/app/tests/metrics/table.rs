@@ -184,16 +184,14 @@ pub(crate) const FAMILIES: &[&[Expected]] = &[
     ],
     // Routes of service profiles.
     &[
-        family("route_request_total", COUNTER, "direction dst rt_*").rare(),
+        family("route_request_total", COUNTER, "direction dst rt_*"),
         family(
             "route_response_total",
             COUNTER,
             "direction dst rt_* status_code classification grpc_status error",
-        )
-        .rare(),
+        ),
         family("route_response_latency_ms", HISTOGRAM, "direction dst rt_* status_code")
-            .buckets(LATENCY_MS)
-            .rare(),
+            .buckets(LATENCY_MS),
         family("route_actual_request_total", COUNTER, "direction dst rt_*").rare(),
         family(
             "route_actual_response_total",

@@ -18,9 +18,9 @@ use http_body::Body as _;
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use mesh_model::{endpoint::Endpoint, transport::SessionProtocol};
+use mesh_stack::pool::{self, Effect, Input};
 use parking_lot::Mutex;
 use std::{
-    collections::HashMap,
     hash::{Hash, Hasher},
     io,
     sync::Arc,
@@ -36,18 +36,8 @@ pub(crate) struct Pool {
 }
 
 struct Idle {
-    max: usize,
-    timeout: Duration,
-    max_age: Duration,
-    state: Mutex<IdleState>,
-}
-
-#[derive(Default)]
-struct IdleState {
-    connections: HashMap<Key, Vec<Parked>>,
-    /// A connection that a recovery attempt opened; it has carried nothing, so any request may have it.
-    spare: Option<Parked>,
-    sweeping: bool,
+    rules: pool::Rules,
+    state: Mutex<pool::State<Key, Connection>>,
 }
 
 /// Requests that differ in these never share a connection. Authorities are compared byte by byte: that
@@ -58,11 +48,6 @@ struct Key {
     authority: Authority,
 }
 
-struct Parked {
-    connection: Connection,
-    since: Instant,
-}
-
 /// An open connection, and since when.
 struct Connection {
     send: SendRequest<Body>,
@@ -70,6 +55,16 @@ struct Connection {
     driver: AbortHandle,
     /// A response is awaited, or being read.
     busy: bool,
+}
+
+impl pool::Connection for Connection {
+    fn is_closed(&self) -> bool {
+        self.send.is_closed()
+    }
+
+    fn opened(&self) -> Instant {
+        self.opened
+    }
 }
 
 impl Drop for Connection {
@@ -103,12 +98,12 @@ impl Sent {
 
 impl Pool {
     pub(crate) fn new(params: &ClientParams) -> Self {
-        let idle = Idle {
+        let rules = pool::Rules {
             max: params.http1_max_idle,
-            timeout: params.http1_idle_timeout,
+            idle: params.http1_idle_timeout,
             max_age: params.max_age,
-            state: Mutex::default(),
         };
+        let idle = Idle { rules, state: Mutex::default() };
         Self {
             idle: Arc::new(idle),
             failure: Mutex::default(),
@@ -149,7 +144,7 @@ impl Pool {
             }
             match open(shared, endpoint).await {
                 Ok(connection) => {
-                    self.idle.clone().keep(connection, |state, parked| state.spare = Some(parked));
+                    self.idle.clone().park(None, connection);
                     *self.failure.lock() = None;
                     return;
                 }
@@ -177,11 +172,9 @@ impl Pool {
         self.reset.notify_one();
     }
 
-    /// Closes what is idle; requests under way finish.
-    pub(crate) fn clear(&self) {
-        let mut state = self.idle.state.lock();
-        state.connections.clear();
-        state.spare = None;
+    /// Closes what is idle, now and from now on; requests under way finish.
+    pub(crate) fn close(&self) {
+        self.idle.advance(Input::Close);
     }
 
     /// Sends on a kept connection if there is one, else on a new one.
@@ -248,7 +241,7 @@ impl Parking {
         let Some(mut connection) = self.connection.take() else { return };
         connection.busy = false;
         if let Some(key) = self.key.take() {
-            self.idle.clone().park(key, connection);
+            self.idle.clone().park(Some(key), connection);
         }
     }
 }
@@ -268,8 +261,8 @@ impl Idle {
     /// task to see that.
     async fn take(&self, key: Option<&Key>) -> Option<Connection> {
         const MOMENT: Duration = Duration::from_millis(10);
-        loop {
-            let mut connection = self.pop(key?)?;
+        let key = key?;
+        while let Effect::Take(mut connection) = self.advance(Input::Take(key)) {
             if connection.send.is_ready() {
                 return Some(connection);
             }
@@ -277,65 +270,27 @@ impl Idle {
                 return Some(connection);
             }
         }
+        None
     }
 
-    fn pop(&self, key: &Key) -> Option<Connection> {
-        let mut state = self.state.lock();
-        while let Some(parked) = state.connections.get_mut(key).and_then(Vec::pop) {
-            if !parked.connection.send.is_closed() {
-                return Some(parked.connection);
+    fn park(self: Arc<Self>, key: Option<Key>, connection: Connection) {
+        if let Effect::Begin = self.advance(Input::Park(key, connection)) {
+            tokio::spawn(self.sweep());
+        }
+    }
+
+    /// Closes connections that were idle for too long; ends when none is left.
+    async fn sweep(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(self.rules.idle / 2).await;
+            if let Effect::End = self.advance(Input::Sweep) {
+                return;
             }
         }
-        state.spare.take().map(|parked| parked.connection)
     }
 
-    fn park(self: Arc<Self>, key: Key, connection: Connection) {
-        let max = self.max;
-        self.keep(connection, |state, parked| {
-            let kept = state.connections.entry(key).or_default();
-            if kept.len() < max {
-                kept.push(parked);
-            }
-        });
-    }
-
-    /// Keeps a connection that may be used again, for as long as it may be idle. One that is too old closes.
-    fn keep(self: Arc<Self>, connection: Connection, put: impl FnOnce(&mut IdleState, Parked)) {
-        let since = Instant::now();
-        let age = since.saturating_duration_since(connection.opened);
-        if connection.send.is_closed() || age >= self.max_age {
-            return;
-        }
-        let mut state = self.state.lock();
-        put(&mut state, Parked { connection, since });
-        if !std::mem::replace(&mut state.sweeping, true) {
-            drop(state);
-            tokio::spawn(sweep(self));
-        }
-    }
-}
-
-/// Closes connections that were idle for too long; ends when none is left.
-async fn sweep(idle: Arc<Idle>) {
-    loop {
-        tokio::time::sleep(idle.timeout / 2).await;
-        let now = Instant::now();
-        let fresh = |parked: &Parked| {
-            !parked.connection.send.is_closed() && now.duration_since(parked.since) < idle.timeout
-        };
-        let mut state = idle.state.lock();
-        state.spare.take_if(|spare| !fresh(spare));
-        state.connections.retain(|_, parked| {
-            parked.retain(&fresh);
-            // What a burst has made room for is given back.
-            parked.shrink_to(parked.len() * 2);
-            !parked.is_empty()
-        });
-        if state.connections.is_empty() && state.spare.is_none() {
-            state.connections = HashMap::new();
-            state.sweeping = false;
-            return;
-        }
+    fn advance(&self, input: Input<'_, Key, Connection>) -> Effect<Connection> {
+        self.state.lock().advance(input, Instant::now(), &self.rules)
     }
 }
 

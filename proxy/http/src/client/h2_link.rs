@@ -84,8 +84,11 @@ impl Link {
         self.demand.notify_one();
     }
 
+    /// Ends the wait for the next attempt, also if the attempt before it is still under way.
     pub(crate) fn reset(&self) {
-        self.reset.notify_one();
+        if matches!(*self.state.lock(), State::Connecting | State::Down(..)) {
+            self.reset.notify_one();
+        }
     }
 
     pub(crate) fn withdraw(&self) {

@@ -7,7 +7,7 @@
 
 use crate::{
     connection::Connection,
-    http::exchange::RequestSeries,
+    http::exchange::{EndpointSeries, Named, RequestSeries},
     policy::{Active, Following},
     rate::ClientLimits,
 };
@@ -155,7 +155,13 @@ impl OnRoute {
             ServerProtocol::Grpc(_) => RequestKind::Grpc,
             _ => RequestKind::Http,
         };
-        let endpoint = metrics.http.inbound(&inbound_labels(connection, tls, &permit));
+        let (labels, http) = (inbound_labels(connection, tls, &permit), &metrics.http);
+        let endpoint = if shared.config.authority_labels {
+            let (metrics, last) = (http.clone(), Mutex::default());
+            EndpointSeries::Named(Box::new(Named { metrics, labels, last }))
+        } else {
+            EndpointSeries::One(http.inbound(&labels))
+        };
         let route = metrics.inbound_routes.series(kind, &active.meta, target.port(), &route.meta);
         let series = RequestSeries { endpoint, route };
         Self::Allowed(Arc::new(Allowed { count, audited: permit.audited(), series }))
@@ -184,6 +190,7 @@ impl OnRoute {
 
 fn inbound_labels(connection: &Connection, tls: Tls, permit: &Permit) -> InboundLabels {
     InboundLabels {
+        authority: None,
         target: connection.target,
         tls,
         server: permit.server().clone(),

@@ -1,9 +1,10 @@
 //! # A request that is let in
 //!
-//! Job: count it in the families of routes, and, once it goes to the application, of endpoints; watch its
-//! response to the end with one observer for both.
+//! Job: count it in the families of routes, and, once it goes to the application, of endpoints and of
+//! profiles; watch its response to the end with one observer for all.
 //! May touch: heads, the sizes of frames. Must not touch: content. Callers: `http`.
 
+use crate::profiles::Asked;
 use http::{Request, Response};
 use http_body::Body as _;
 use mesh_http::{
@@ -11,39 +12,88 @@ use mesh_http::{
     body::{End, ObserveBody},
     respond::{grpc_of, status_of},
 };
-use mesh_observe::{Exchange, HttpSeries, InboundRouteSeries, RouteExchange, StreamError};
+use mesh_model::authority::NameAddr;
+use mesh_observe::{
+    Exchange, HttpMetrics, HttpSeries, InboundLabels, InboundRouteSeries, RouteExchange,
+    StreamError,
+};
+use parking_lot::Mutex;
 
 /// Where the requests of one client on one route are counted.
 pub(crate) struct RequestSeries {
-    pub(crate) endpoint: HttpSeries,
+    pub(crate) endpoint: EndpointSeries,
     pub(crate) route: InboundRouteSeries,
+}
+
+/// Where requests to the application are counted.
+pub(crate) enum EndpointSeries {
+    /// All alike.
+    One(HttpSeries),
+    /// By the name that they are for.
+    Named(Box<Named>),
+}
+
+/// Series by name.
+pub(crate) struct Named {
+    pub(crate) metrics: HttpMetrics,
+    pub(crate) labels: InboundLabels,
+    /// The one that was used last.
+    pub(crate) last: Mutex<Option<(Option<NameAddr>, HttpSeries)>>,
 }
 
 /// One request on its way.
 pub(crate) struct InboundExchange {
     route: RouteExchange,
     endpoint: Option<Exchange>,
+    profile: Option<Exchange>,
 }
 
 impl RequestSeries {
     /// Counts a request on the route, and watches its body if it has one.
     pub(crate) fn begin(&self, request: Request<Body>) -> (Request<Body>, InboundExchange) {
         let (request, route) = self.route.begin(request);
-        (request, InboundExchange { route, endpoint: None })
+        (request, InboundExchange { route, endpoint: None, profile: None })
+    }
+}
+
+impl EndpointSeries {
+    fn of(&self, asked: Option<&Asked>) -> HttpSeries {
+        let Named { metrics, labels, last } = match self {
+            Self::One(series) => return series.clone(),
+            Self::Named(named) => &**named,
+        };
+        let name = asked.and_then(Asked::name);
+        let mut last = last.lock();
+        if let Some((_, series)) = last.as_ref().filter(|(of, _)| of.as_ref() == name) {
+            return series.clone();
+        }
+        let authority = name.map(NameAddr::to_string);
+        let series = metrics.inbound(&InboundLabels { authority, ..labels.clone() });
+        *last = Some((name.cloned(), series.clone()));
+        series
     }
 }
 
 impl InboundExchange {
     /// The request goes to the application.
-    pub(crate) fn forward(&mut self, series: &RequestSeries, request: &Request<Body>) {
-        self.endpoint = Some(series.endpoint.begin(request));
+    pub(crate) fn forward(
+        &mut self,
+        series: &RequestSeries,
+        asked: Option<&Asked>,
+        request: &Request<Body>,
+    ) {
+        let endpoint = series.endpoint.of(asked);
+        let Some(route) = asked.and_then(|asked| asked.route(request)) else {
+            self.endpoint = Some(endpoint.begin(request));
+            return;
+        };
+        self.endpoint = Some(endpoint.begin_judged(route.classify.clone()));
+        self.profile = Some(route.series.begin_judged(route.classify));
     }
 
     /// Watches the response's body to its end.
     pub(crate) fn respond(mut self, response: Response<Body>) -> Response<Body> {
-        if let Some(endpoint) = &mut self.endpoint {
-            endpoint.head(&response);
-        }
+        self.exchanges().for_each(|exchange| exchange.head(&response));
         self.route.head(&response);
         if response.body().is_end_stream() {
             self.end(End::Complete(None));
@@ -55,25 +105,25 @@ impl InboundExchange {
     /// There is no response but this error.
     pub(crate) fn fail(self, error: &Error) {
         let status = status_of(error);
-        if let Some(endpoint) = self.endpoint {
-            endpoint.fail(status, StreamError::of(error));
+        for exchange in [self.endpoint, self.profile].into_iter().flatten() {
+            exchange.fail(status, StreamError::of(error));
         }
         self.route.fail(status, grpc_of(error) as u16);
+    }
+
+    fn exchanges(&mut self) -> impl Iterator<Item = &mut Exchange> {
+        self.endpoint.iter_mut().chain(&mut self.profile)
     }
 }
 
 impl ObserveBody for InboundExchange {
     fn data(&mut self, len: usize) {
-        if let Some(endpoint) = &mut self.endpoint {
-            endpoint.data(len);
-        }
+        self.exchanges().for_each(|exchange| exchange.data(len));
         self.route.data(len);
     }
 
     fn end(&mut self, end: End<'_>) {
-        if let Some(endpoint) = &mut self.endpoint {
-            endpoint.end(end);
-        }
+        self.exchanges().for_each(|exchange| exchange.end(end));
         self.route.end(end);
     }
 }

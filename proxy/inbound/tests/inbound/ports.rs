@@ -5,10 +5,10 @@ use http::{HeaderValue, Request};
 use mesh_http::Body;
 use mesh_meshtls::TlsTarget;
 use mesh_model::{
-    inbound::{DefaultPolicy, InboundRoute, ServerProtocol},
+    inbound::{DefaultPolicy, InboundRoute, ServerPolicy, ServerProtocol},
     transport::{SessionProtocol, TransportHeader},
 };
-use std::{num::NonZeroU16, sync::Arc};
+use std::{num::NonZeroU16, sync::Arc, time::Duration};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 // proves: INB-2 INB-5
@@ -213,4 +213,59 @@ async fn an_http2_server_tells_the_windows_that_linkerd_tells() {
         }
     }
     assert_eq!((stream_window, header_list, window), (65_535, Some(16_384), 1 << 20));
+}
+
+// proves: HTTP-13
+#[tokio::test]
+async fn beyond_the_limit_of_requests_in_flight_all_are_turned_away() {
+    let policy = default(DefaultPolicy::AllUnauthenticated);
+    let pod = Pod::with(policy, |config, _| config.max_in_flight = 0).await;
+    let answer = converse(pod.meshed().await, GET).await;
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(answer.contains("l5d-proxy-error: service unavailable"), "{answer}");
+    pod.counted(r#"inbound_http_errors_total{error="loadshed","#).await;
+}
+
+// proves: INB-16
+#[tokio::test]
+async fn what_a_policy_says_of_the_protocol_is_believed() {
+    let routes = || Arc::from([InboundRoute::fallback()]);
+    let detect = Duration::from_secs(2);
+    for (protocol, plain, meshed) in [
+        (ServerProtocol::Http1(routes()), false, true),
+        (ServerProtocol::Http2(routes()), false, false),
+        (ServerProtocol::Grpc(routes()), false, false),
+        (ServerProtocol::Opaque, false, false),
+        (ServerProtocol::Tls, false, false),
+        (ServerProtocol::Detect { timeout: detect, http: routes() }, true, true),
+    ] {
+        let policy = ServerPolicy { protocol, ..default(DefaultPolicy::AllUnauthenticated) };
+        for (is_meshed, sniffed) in [(false, plain), (true, meshed)] {
+            let pod = Pod::new(policy.clone()).await;
+            // An opaque port knows no mesh TLS; others end it and say nothing of what follows.
+            let said = match (&policy.protocol, is_meshed) {
+                (ServerProtocol::Opaque, true) => continue,
+                (_, true) => converse(pod.meshed().await, GET).await,
+                (_, false) => converse(pod.redirected().await, GET).await,
+            };
+            let http2 =
+                matches!(policy.protocol, ServerProtocol::Http2(_) | ServerProtocol::Grpc(_));
+            let case = format!("{:?}, meshed: {is_meshed}: {said}", policy.protocol);
+            assert_eq!(said.starts_with("HTTP/1.1 200"), !http2, "{case}");
+            let shown = pod.shown().contains("inbound_tcp_detect_http_results_total{");
+            assert_eq!(shown, sniffed, "{case}");
+        }
+    }
+}
+
+// proves: INB-16
+#[tokio::test]
+async fn a_silent_peer_of_an_http_port_is_waited_for() {
+    let protocol = ServerProtocol::Http1(Arc::from([InboundRoute::fallback()]));
+    let policy = ServerPolicy { protocol, ..default(DefaultPolicy::AllUnauthenticated) };
+    let pod = Pod::new(policy).await;
+    let io = pod.meshed().await;
+    pod.counted(r#"inbound_tcp_detect_http_results_total{result="read_timeout"} 1"#).await;
+    let answer = converse(io, GET).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }

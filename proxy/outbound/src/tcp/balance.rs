@@ -190,3 +190,38 @@ async fn follow<T>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh_model::endpoint::{EndpointMetadata, EndpointUpdate};
+    use mesh_stack::meter::Unmetered;
+
+    // proves: BAL-15
+    #[tokio::test(start_paused = true)]
+    async fn an_endpoint_that_discovery_tells_of_again_is_tried_at_once() {
+        let told = || {
+            let metadata = Arc::new(EndpointMetadata::default());
+            EndpointUpdate::Add(vec![Endpoint { addr: ([10, 0, 0, 1], 80).into(), metadata }])
+        };
+        let (params, mut endpoints) = (BalanceParams::default(), EndpointSet::default());
+        let peers = set(Arc::new(Unmetered), &params);
+        for between_two_looks in [false, true] {
+            endpoints.apply(told());
+            apply(&peers, &endpoints, params);
+            let lost = peers.find(|peer| Some(peer.clone())).unwrap();
+            lost.failed();
+            let pick = || peers.pick(&(), &Tried::default(), Instant::now());
+            apply(&peers, &endpoints, params);
+            assert!(pick().is_none(), "nothing was told anew");
+            let gone = endpoints.iter().map(|(addr, _)| *addr).collect();
+            endpoints.apply(EndpointUpdate::Remove(gone));
+            if !between_two_looks {
+                apply(&peers, &endpoints, params);
+            }
+            endpoints.apply(told());
+            apply(&peers, &endpoints, params);
+            assert!(pick().is_some());
+        }
+    }
+}

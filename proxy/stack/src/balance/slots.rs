@@ -8,7 +8,7 @@ use super::{Member, Picked, SetParams};
 use crate::{ewma::Load, p2c};
 use mesh_model::{
     balance::Algorithm,
-    endpoint::{DEFAULT_WEIGHT, Endpoint, EndpointSet},
+    endpoint::{DEFAULT_WEIGHT, Endpoint, EndpointMetadata, EndpointSet},
 };
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -16,6 +16,8 @@ use tokio::time::Instant;
 /// A member with what the choice looks at.
 struct Slot<M> {
     member: Arc<M>,
+    /// As discovery told last: an endpoint that was away and is back is told anew, though nothing of it changed.
+    told: Arc<EndpointMetadata>,
     load: Arc<Load>,
     weight: u32,
     /// Warms up since then.
@@ -37,6 +39,8 @@ pub(super) struct Slots<M> {
 pub(super) struct Change<M> {
     pub(super) slots: Slots<M>,
     pub(super) gone: Vec<Arc<M>>,
+    /// Those that stay and were told anew.
+    pub(super) again: Vec<Arc<M>>,
     pub(super) added: bool,
 }
 
@@ -71,22 +75,26 @@ impl<M: Member> Slots<M> {
         // Where all are new there is nobody to take the load off them.
         let warms = !params.slow_start.is_zero()
             && set.iter().any(|(addr, metadata)| keeps(kept.get(addr), metadata).is_some());
-        let mut added = false;
-        let mut slot = |(addr, metadata): (&SocketAddr, &Arc<_>)| {
+        let (mut added, mut again) = (false, Vec::new());
+        let mut slot = |(addr, metadata): (&SocketAddr, &Arc<EndpointMetadata>)| {
             let weight = weight(metadata);
             if let Some(slot) = keeps(kept.get(addr), metadata) {
-                let slot = Slot { weight, ..slot.clone() };
+                if !Arc::ptr_eq(&slot.told, metadata) {
+                    again.push(slot.member.clone());
+                }
+                let slot = Slot { weight, told: metadata.clone(), ..slot.clone() };
                 kept.remove(addr);
                 return slot;
             }
             added = true;
             let member = make(Endpoint { addr: *addr, metadata: metadata.clone() });
             let load = Arc::new(Load::new(params.measure, now));
-            Slot { member, load, weight, joined: warms.then_some(now) }
+            let told = metadata.clone();
+            Slot { member, told, load, weight, joined: warms.then_some(now) }
         };
         let all: Vec<_> = set.iter().map(&mut slot).collect();
         let gone = kept.into_values().map(|slot| slot.member.clone()).collect();
-        Change { slots: Self::of(all, params.slow_start), gone, added }
+        Change { slots: Self::of(all, params.slow_start), gone, again, added }
     }
 
     fn of(all: Vec<Slot<M>>, slow_start: Duration) -> Self {
@@ -138,6 +146,7 @@ impl<M> Clone for Slot<M> {
     fn clone(&self) -> Self {
         Self {
             member: self.member.clone(),
+            told: self.told.clone(),
             load: self.load.clone(),
             weight: self.weight,
             joined: self.joined,
@@ -148,13 +157,13 @@ impl<M> Clone for Slot<M> {
 /// The slot, if its member serves the new metadata as well.
 fn keeps<'a, M: Member>(
     slot: Option<&&'a Slot<M>>,
-    metadata: &Arc<mesh_model::endpoint::EndpointMetadata>,
+    metadata: &Arc<EndpointMetadata>,
 ) -> Option<&'a Slot<M>> {
     slot.copied().filter(|slot| slot.member.endpoint().metadata.serves(metadata))
 }
 
 /// A controller that says nothing of weights leaves zero.
-fn weight(metadata: &mesh_model::endpoint::EndpointMetadata) -> u32 {
+fn weight(metadata: &EndpointMetadata) -> u32 {
     match metadata.weight {
         0 => DEFAULT_WEIGHT,
         weight => weight,
