@@ -16,6 +16,10 @@ pub(crate) struct ApiError {
     pub(crate) reason: Reason,
     pub(crate) message: String,
     pub(crate) details: Option<Value>,
+    /// Takes the place of the reason's word.
+    pub(crate) word: Option<String>,
+    /// Where a list that cannot go on as it was may go on nevertheless.
+    pub(crate) resume: Option<String>,
 }
 
 /// Why a request failed, in Kubernetes' vocabulary; each has one HTTP status code.
@@ -34,6 +38,7 @@ pub(crate) enum Reason {
     UnsupportedMediaType,
     RequestEntityTooLarge,
     InternalError,
+    Timeout,
     /// A code without a word: a webhook's own, for example.
     Other(u16),
 }
@@ -53,6 +58,7 @@ impl Reason {
             Self::UnsupportedMediaType => 415,
             Self::Invalid => 422,
             Self::InternalError => 500,
+            Self::Timeout => 504,
             Self::Other(code) => code,
         }
     }
@@ -72,6 +78,7 @@ impl Reason {
             Self::UnsupportedMediaType => "UnsupportedMediaType",
             Self::RequestEntityTooLarge => "RequestEntityTooLarge",
             Self::InternalError => "InternalError",
+            Self::Timeout => "Timeout",
             Self::Other(_) => "",
         }
     }
@@ -175,7 +182,7 @@ pub(crate) fn qualified(plural: &str, group: &str) -> String {
 
 impl ApiError {
     pub(crate) fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), details: None }
+        Self { reason, message: message.into(), details: None, word: None, resume: None }
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
@@ -271,7 +278,8 @@ impl ApiError {
                 details.insert(key.into(), value.into());
             }
         }
-        Self { reason, message, details: Some(Value::Object(details)) }
+        let details = Some(Value::Object(details));
+        Self { details, ..Self::new(reason, message) }
     }
 
     pub(crate) fn code(&self) -> u16 {
@@ -284,8 +292,12 @@ impl ApiError {
             "kind": "Status", "apiVersion": "v1", "metadata": {},
             "status": "Failure", "message": self.message,
         });
-        if !self.reason.word().is_empty() {
-            status["reason"] = self.reason.word().into();
+        if let Some(token) = &self.resume {
+            status["metadata"]["continue"] = token.clone().into();
+        }
+        let word = self.word.as_deref().unwrap_or(self.reason.word());
+        if !word.is_empty() {
+            status["reason"] = word.into();
         }
         if let Some(details) = &self.details {
             status["details"] = details.clone();
