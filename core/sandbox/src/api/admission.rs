@@ -19,7 +19,7 @@ use super::{
     registry::Resource,
     request::Call,
     selector::Labels,
-    status::{ApiError, Reason},
+    status::{ApiError, Extra, Reason},
 };
 use crate::{schema, store::Key};
 
@@ -223,7 +223,7 @@ impl<'a> Review<'a> {
         let code = status["code"].as_u64().and_then(|code| u16::try_from(code).ok());
         let code = code.filter(|code| (400..600).contains(code)).unwrap_or(400);
         let mut error = ApiError::new(Reason::Other(code), message);
-        error.word = (!reason.is_empty()).then(|| reason.to_owned());
+        error.extra = (!reason.is_empty()).then(|| Box::new(Extra::Word(reason.to_owned())));
         error.details = status.get("details").cloned();
         Err(error)
     }

@@ -17,7 +17,7 @@ use super::{
     request::{Accept, Call},
     selector::{Fields, Labels},
     serve::Reply,
-    status::ApiError,
+    status::{ApiError, Extra},
     table,
 };
 use crate::store::Stored;
@@ -198,7 +198,7 @@ fn state(
             Ok(objects) => Ok((revision, objects)),
             Err(_) => {
                 let mut error = ApiError::expired(CONTINUE_EXPIRED);
-                error.resume = Some(start.token(None));
+                error.extra = Some(Box::new(Extra::Continue(start.token(None))));
                 Err(error)
             }
         };

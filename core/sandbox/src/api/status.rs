@@ -16,10 +16,16 @@ pub(crate) struct ApiError {
     pub(crate) reason: Reason,
     pub(crate) message: String,
     pub(crate) details: Option<Value>,
+    pub(crate) extra: Option<Box<Extra>>,
+}
+
+/// What few failures have.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Extra {
     /// Takes the place of the reason's word.
-    pub(crate) word: Option<String>,
+    Word(String),
     /// Where a list that cannot go on as it was may go on nevertheless.
-    pub(crate) resume: Option<String>,
+    Continue(String),
 }
 
 /// Why a request failed, in Kubernetes' vocabulary; each has one HTTP status code.
@@ -182,7 +188,7 @@ pub(crate) fn qualified(plural: &str, group: &str) -> String {
 
 impl ApiError {
     pub(crate) fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), details: None, word: None, resume: None }
+        Self { reason, message: message.into(), details: None, extra: None }
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
@@ -292,12 +298,13 @@ impl ApiError {
             "kind": "Status", "apiVersion": "v1", "metadata": {},
             "status": "Failure", "message": self.message,
         });
-        if let Some(token) = &self.resume {
-            status["metadata"]["continue"] = token.clone().into();
+        if !self.reason.word().is_empty() {
+            status["reason"] = self.reason.word().into();
         }
-        let word = self.word.as_deref().unwrap_or(self.reason.word());
-        if !word.is_empty() {
-            status["reason"] = word.into();
+        match self.extra.as_deref() {
+            Some(Extra::Word(word)) => status["reason"] = word.clone().into(),
+            Some(Extra::Continue(token)) => status["metadata"]["continue"] = token.clone().into(),
+            None => {}
         }
         if let Some(details) = &self.details {
             status["details"] = details.clone();

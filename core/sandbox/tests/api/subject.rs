@@ -128,9 +128,10 @@ impl Subject {
         client(&kubeconfig).await
     }
 
-    /// A path with `NS` replaced by the test's namespace.
+    /// A path, or a text, with `NS` replaced by the test's namespace; a query stays, it may hold a token.
     pub(crate) fn path(&self, path: &str) -> String {
-        path.replace("NS", &self.namespace)
+        let (path, query) = path.split_at(path.find('?').unwrap_or(path.len()));
+        path.replace("NS", &self.namespace) + query
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
