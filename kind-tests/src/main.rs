@@ -193,8 +193,13 @@ fn serve(kubernetes: &Path) -> Result<()> {
 
 fn api_suite(kubernetes: &Path, filter: Option<&str>) -> Result<()> {
     let servers = real::ControlPlane::start(kubernetes)?;
+    // Of the whole workspace, and with a program beside it: features and profiles are then those of the other tests, and
+    // nothing is compiled again.
+    let suite = ["--test", "api_suite", "--bin", "mesh-kind-tests"];
     let status = Command::new(env!("CARGO"))
-        .args(["test", "-p", "mesh-sandbox", "--test", "api", "--"])
+        .args(["test", "--workspace", "--quiet"])
+        .args(suite)
+        .arg("--")
         .args(filter)
         .env("MESH_API_SUITE_KUBECONFIG", servers.kubeconfig())
         .status()

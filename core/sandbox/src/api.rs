@@ -18,6 +18,7 @@ mod kinds;
 mod managed;
 mod object;
 mod openapi;
+mod options;
 mod patch;
 mod pki;
 mod pod_log;

@@ -69,6 +69,7 @@ pub(crate) enum Change {
 /// One entry of a table's history.
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
+    key: Key,
     pub(crate) change: Change,
     pub(crate) object: Arc<Stored>,
     /// The version before, for watches whose selector the object has left or entered.
@@ -134,17 +135,31 @@ impl Store {
     /// The objects of a table in key order, of one namespace or all, with the revision they are the state of.
     pub(crate) fn list(&self, table: &str, namespace: Option<&str>) -> (u64, Vec<Arc<Stored>>) {
         let inner = self.inner.read();
-        let objects = match (inner.tables.get(table), namespace) {
-            (None, _) => Vec::new(),
-            (Some(table), None) => table.objects.values().cloned().collect(),
-            (Some(table), Some(namespace)) => table
-                .objects
-                .range((Bound::Included(Key::new(namespace, "")), Bound::Unbounded))
-                .take_while(|(key, _)| key.namespace == namespace)
-                .map(|(_, object)| object.clone())
-                .collect(),
-        };
+        let objects =
+            inner.tables.get(table).map_or_else(Vec::new, |table| of(&table.objects, namespace));
         (inner.revision, objects)
+    }
+
+    /// [`Store::list`] as it was at a revision: the changes since then are taken back.
+    pub(crate) fn list_at(
+        &self,
+        table: &str,
+        namespace: Option<&str>,
+        revision: u64,
+    ) -> Result<Vec<Arc<Stored>>, TooOld> {
+        let inner = self.inner.read();
+        let Some(table) = inner.tables.get(table) else { return Ok(Vec::new()) };
+        if revision < table.floor {
+            return Err(TooOld { oldest: table.floor });
+        }
+        let mut objects = table.objects.clone();
+        for event in table.history.iter().rev().take_while(|e| e.object.revision > revision) {
+            match &event.previous {
+                Some(previous) => objects.insert(event.key.clone(), previous.clone()),
+                None => objects.remove(&event.key),
+            };
+        }
+        Ok(of(&objects, namespace))
     }
 
     /// Adds an object; `None` if the key is taken.
@@ -187,6 +202,7 @@ impl Store {
         let table = inner.table(table);
         table.objects.remove(key);
         table.record(Event {
+            key: key.clone(),
             change: Change::Deleted,
             object: object.clone(),
             previous: Some(previous),
@@ -234,8 +250,8 @@ impl Store {
         self.disk.put(table, &key, &object);
         let change = if previous.is_some() { Change::Modified } else { Change::Added };
         let table = inner.table(table);
-        table.objects.insert(key, object.clone());
-        table.record(Event { change, object: object.clone(), previous });
+        table.objects.insert(key.clone(), object.clone());
+        table.record(Event { key, change, object: object.clone(), previous });
         object
     }
 }
@@ -272,6 +288,16 @@ impl Table {
         self.history.push_back(event);
         self.changed.send_replace(revision);
     }
+}
+
+/// The objects of one namespace or all.
+fn of(objects: &BTreeMap<Key, Arc<Stored>>, namespace: Option<&str>) -> Vec<Arc<Stored>> {
+    let Some(namespace) = namespace else { return objects.values().cloned().collect() };
+    objects
+        .range((Bound::Included(Key::new(namespace, "")), Bound::Unbounded))
+        .take_while(|(key, _)| key.namespace == namespace)
+        .map(|(_, object)| object.clone())
+        .collect()
 }
 
 fn stamp(value: &mut Value, revision: u64) {

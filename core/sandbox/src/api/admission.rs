@@ -6,42 +6,51 @@
 
 mod dial;
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use ::base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
-use tokio::time::timeout;
 
 use super::{
     kinds::new_uid,
     object::{list, map_at, map_of, meta, text},
+    patch::apply_json,
     read::present,
+    registry::Resource,
     request::Call,
     selector::Labels,
-    status::{ApiError, Reason},
+    status::{ApiError, Extra, Reason},
 };
-use crate::store::Key;
+use crate::{schema, store::Key};
 
 const GROUP: &str = "admissionregistration.k8s.io";
 const LONGEST: u64 = 30;
 
-/// Asks mutating webhooks; returns the object with their patches.
+/// Asks mutating webhooks; returns the object with their patches. A webhook that wishes so is asked once more when a
+/// later one has changed the object.
 pub(crate) async fn mutate(
     call: &Call,
     operation: &'static str,
     mut object: Value,
     old: Option<&Value>,
 ) -> Result<Value, ApiError> {
-    for hook in hooks(call, "mutatingwebhookconfigurations") {
-        let review = Review { call, operation, object: Some(&object), old };
-        if !review.matches(&hook) {
-            continue;
+    let hooks = hooks(call, "mutatingwebhookconfigurations");
+    // What each webhook left behind.
+    let mut left: Vec<Option<Value>> = vec![None; hooks.len()];
+    for again in [false, true] {
+        for (hook, left) in hooks.iter().zip(&mut left) {
+            let stale = left.as_ref().is_some_and(|left| *left != object);
+            if again && !(stale && text(hook, &["reinvocationPolicy"]) == "IfNeeded") {
+                continue;
+            }
+            let Some(review) = Review::of(call, operation, hook, Some(&object), old) else {
+                continue;
+            };
+            if let Some(Answer { patch: Some(patch) }) = review.ask().await? {
+                object = patched(&review.resource, &object, &patch)?;
+            }
+            *left = Some(object.clone());
         }
-        let Some(response) = review.ask(&hook).await? else { continue };
-        let Some(patch) = response["patch"].as_str() else { continue };
-        object = patched(call, &object, patch).map_err(|why| {
-            ApiError::internal(format!("admission webhook {:?}: {why}", text(&hook, &["name"])))
-        })?;
     }
     Ok(object)
 }
@@ -54,9 +63,8 @@ pub(crate) async fn validate(
     old: Option<&Value>,
 ) -> Result<(), ApiError> {
     for hook in hooks(call, "validatingwebhookconfigurations") {
-        let review = Review { call, operation, object, old };
-        if review.matches(&hook) {
-            review.ask(&hook).await?;
+        if let Some(review) = Review::of(call, operation, &hook, object, old) {
+            review.ask().await?;
         }
     }
     Ok(())
@@ -72,58 +80,59 @@ fn hooks(call: &Call, plural: &str) -> Vec<Value> {
     configurations.iter().flat_map(|c| list(&c.value, &["webhooks"]).to_vec()).collect()
 }
 
-fn patched(call: &Call, object: &Value, patch: &str) -> Result<Value, String> {
-    let bytes = STANDARD.decode(patch).map_err(|e| format!("its patch is not base64: {e}"))?;
-    let patch: json_patch::Patch =
-        serde_json::from_slice(&bytes).map_err(|e| format!("its patch does not parse: {e}"))?;
-    let mut shown = present(&call.resource, object);
-    json_patch::patch(&mut shown, &patch).map_err(|e| format!("its patch does not fit: {e}"))?;
+fn patched(
+    resource: &Resource,
+    object: &Value,
+    patch: &json_patch::Patch,
+) -> Result<Value, ApiError> {
+    let mut shown = present(resource, object);
+    apply_json(&mut shown, patch).map_err(ApiError::internal)?;
+    let findings = schema::prune(&mut shown, resource.schema.get(), resource.builtin());
+    if let Some((path, found, expected)) = findings.mismatch {
+        let kind = &resource.kind;
+        let why = format!(
+            "json: cannot unmarshal {found} into Go struct field {kind}.{path} of type {expected}"
+        );
+        return Err(ApiError::internal(why));
+    }
     let version = object["apiVersion"].clone();
-    if call.resource.group == "events.k8s.io" {
+    if resource.group == "events.k8s.io" {
         shown = super::kinds::events::to_core(shown);
     }
     map_of(&mut shown).insert("apiVersion".into(), version);
     Ok(shown)
 }
 
+/// One question to one webhook.
 struct Review<'a> {
     call: &'a Call,
     operation: &'static str,
+    hook: &'a Value,
+    /// The version of the resource that the webhook speaks.
+    resource: Arc<Resource>,
     object: Option<&'a Value>,
     old: Option<&'a Value>,
 }
 
-impl Review<'_> {
-    fn matches(&self, hook: &Value) -> bool {
-        list(hook, &["rules"]).iter().any(|rule| self.rule_matches(rule))
-            && self.namespace_matches(hook)
-            && {
-                let selector = Labels::from_object(&hook["objectSelector"]);
-                [self.object, self.old].into_iter().flatten().any(|o| selector.matches(o))
-            }
-    }
+/// What an allowing webhook adds.
+struct Answer {
+    patch: Option<json_patch::Patch>,
+}
 
-    fn rule_matches(&self, rule: &Value) -> bool {
-        let resource = &self.call.resource;
-        let has = |field: &str, wanted: &str| {
-            list(rule, &[field]).iter().filter_map(Value::as_str).any(|v| v == "*" || v == wanted)
-        };
-        let sub = self.call.subresource.map_or("", |s| s.name());
-        let named = list(rule, &["resources"]).iter().filter_map(Value::as_str).any(|pattern| {
-            let (plural, own_sub) = pattern.split_once('/').unwrap_or((pattern, ""));
-            (plural == "*" || plural == resource.plural) && (own_sub == sub || own_sub == "*")
-        });
-        let scope = match text(rule, &["scope"]) {
-            "Cluster" => !resource.namespaced,
-            "Namespaced" => resource.namespaced,
-            _ => true,
-        };
-        named
-            && scope
-            && has("operations", self.operation)
-            && has("apiGroups", &resource.group)
-            // Another served version of the same resource counts as equivalent.
-            && (has("apiVersions", &resource.version) || text(rule, &["matchPolicy"]) != "Exact")
+impl<'a> Review<'a> {
+    /// The question, if the webhook wants to be asked.
+    fn of(
+        call: &'a Call,
+        operation: &'static str,
+        hook: &'a Value,
+        object: Option<&'a Value>,
+        old: Option<&'a Value>,
+    ) -> Option<Self> {
+        let resource = matched(call, operation, hook)?;
+        let review = Self { call, operation, hook, resource, object, old };
+        let selector = Labels::from_object(&hook["objectSelector"]);
+        let selected = [object, old].into_iter().flatten().any(|o| selector.matches(o));
+        (selected && review.namespace_matches(hook)).then_some(review)
     }
 
     fn namespace_matches(&self, hook: &Value) -> bool {
@@ -139,58 +148,98 @@ impl Review<'_> {
         namespace.is_none_or(|namespace| selector.matches(&namespace.value))
     }
 
-    /// The webhook's response; `None` if it could not be asked and may be ignored.
-    async fn ask(&self, hook: &Value) -> Result<Option<Value>, ApiError> {
+    /// The webhook's answer; `None` if it could not be asked and may be ignored.
+    async fn ask(&self) -> Result<Option<Answer>, ApiError> {
+        let hook = self.hook;
         let name = text(hook, &["name"]);
-        if self.call.dry_run() && !matches!(text(hook, &["sideEffects"]), "None" | "NoneOnDryRun") {
+        if self.call.dry_run && !matches!(text(hook, &["sideEffects"]), "None" | "NoneOnDryRun") {
             return Err(ApiError::bad_request(format!(
                 "admission webhook {name:?} does not support dry run"
             )));
         }
         let seconds = hook["timeoutSeconds"].as_u64().unwrap_or(10).clamp(1, LONGEST);
         let request = self.request();
-        let answer = timeout(
-            Duration::from_secs(seconds),
-            dial::post(&self.call.shared, &hook["clientConfig"], &request),
-        )
-        .await
-        .unwrap_or_else(|_| Err("context deadline exceeded".into()))
-        .and_then(|review| checked(review, &request));
+        let answer = dial::post(&self.call.shared, &hook["clientConfig"], &request, seconds)
+            .await
+            .and_then(|review| self.checked(&review, &request));
         match answer {
-            Ok(response) => self.decide(name, response).map(Some),
+            Ok((response, patch)) => {
+                self.decide(name, &response)?;
+                Ok(Some(Answer { patch }))
+            }
             Err(why) if text(hook, &["failurePolicy"]) == "Ignore" => {
                 tracing::warn!(webhook = name, %why, "a webhook failed and is ignored");
                 Ok(None)
             }
-            Err(why) => Err(ApiError::internal(format!(
-                "failed calling webhook {name:?}: failed to call webhook: {why}"
-            ))),
+            Err(why) => Err(ApiError::internal(format!("failed calling webhook {name:?}: {why}"))),
         }
     }
 
-    fn decide(&self, name: &str, response: Value) -> Result<Value, ApiError> {
-        for warning in list(&response, &["warnings"]).iter().filter_map(Value::as_str) {
+    /// The response of a review that is one, and its patch.
+    fn checked(
+        &self,
+        review: &Value,
+        request: &Value,
+    ) -> Result<(Value, Option<json_patch::Patch>), String> {
+        let invalid = |why: &str| format!("received invalid webhook response: {why}");
+        let response = &review["response"];
+        if !response.is_object() {
+            return Err(invalid("webhook response was absent"));
+        }
+        let (asked, told) = (&request["request"]["uid"], text(response, &["uid"]));
+        if *asked != told {
+            return Err(invalid(&format!("expected response.uid={asked}, got {told:?}")));
+        }
+        let Some(patch) = response["patch"].as_str() else { return Ok((response.clone(), None)) };
+        if self.hook.get("reinvocationPolicy").is_none() {
+            return Err(invalid("validating webhook may not return response.patch"));
+        }
+        if text(response, &["patchType"]).is_empty() {
+            return Err(invalid("webhook returned response.patch but not response.patchType"));
+        }
+        let bytes = STANDARD
+            .decode(patch)
+            .map_err(|e| format!("failed to call webhook: the patch is no base64: {e}"))?;
+        let patch = serde_json::from_slice(&bytes)
+            .map_err(|e| format!("received undecodable patch in webhook response: {e}"))?;
+        Ok((response.clone(), Some(patch)))
+    }
+
+    fn decide(&self, name: &str, response: &Value) -> Result<(), ApiError> {
+        for warning in list(response, &["warnings"]).iter().filter_map(Value::as_str) {
             self.call.warn(warning);
         }
         if response["allowed"] == json!(true) {
-            return Ok(response);
+            return Ok(());
         }
-        let code = response["status"]["code"].as_u64().filter(|code| (400..600).contains(code));
-        let message = match text(&response, &["status", "message"]) {
-            "" => format!("admission webhook {name:?} denied the request without explanation"),
-            why => format!("admission webhook {name:?} denied the request: {why}"),
+        let status = &response["status"];
+        let reason = text(status, &["reason"]);
+        let message = match (text(status, &["message"]), reason) {
+            ("", "") => {
+                format!("admission webhook {name:?} denied the request without explanation")
+            }
+            ("", why) | (why, _) => format!("admission webhook {name:?} denied the request: {why}"),
         };
-        let code = code.and_then(|code| u16::try_from(code).ok()).unwrap_or(400);
-        Err(ApiError::new(Reason::Other(code), message))
+        let code = status["code"].as_u64().and_then(|code| u16::try_from(code).ok());
+        let code = code.filter(|code| (400..600).contains(code)).unwrap_or(400);
+        let mut error = ApiError::new(Reason::Other(code), message);
+        error.extra = (!reason.is_empty()).then(|| Box::new(Extra::Word(reason.to_owned())));
+        error.details = status.get("details").cloned();
+        Err(error)
     }
 
     fn request(&self) -> Value {
-        let resource = &self.call.resource;
-        let shown = |o: Option<&Value>| o.map_or(Value::Null, |o| present(resource, o));
-        let kind = json!({
-            "group": resource.group, "version": resource.version, "kind": resource.kind});
-        let plural = json!({
-            "group": resource.group, "version": resource.version, "resource": resource.plural});
+        let (asked, resource) = (&self.call.resource, &self.resource);
+        let shown = |o: Option<&Value>| {
+            o.map_or(Value::Null, |o| {
+                let mut shown = present(resource, o);
+                map_of(&mut shown).insert("apiVersion".into(), resource.api_version().into());
+                shown
+            })
+        };
+        let kind = |r: &Resource| json!({"group": r.group, "version": r.version, "kind": r.kind});
+        let plural =
+            |r: &Resource| json!({"group": r.group, "version": r.version, "resource": r.plural});
         let name = match self.call.name.as_str() {
             "" => self.object.map_or("", |o| meta(o, "name")),
             name => name,
@@ -201,10 +250,10 @@ impl Review<'_> {
             _ => "DeleteOptions",
         };
         let mut request = json!({
-            "uid": new_uid(), "kind": kind, "resource": plural, "requestKind": kind,
-            "requestResource": plural, "name": name, "operation": self.operation,
+            "uid": new_uid(), "kind": kind(resource), "resource": plural(resource),
+            "requestKind": kind(asked), "requestResource": plural(asked), "name": name, "operation": self.operation,
             "userInfo": self.call.user.object(), "object": shown(self.object),
-            "oldObject": shown(self.old), "dryRun": self.call.dry_run(),
+            "oldObject": shown(self.old), "dryRun": self.call.dry_run,
             "options": {"kind": options, "apiVersion": "meta.k8s.io/v1"},
         });
         let map = map_of(&mut request);
@@ -223,16 +272,43 @@ impl Review<'_> {
     }
 }
 
-fn checked(review: Value, request: &Value) -> Result<Value, String> {
-    let response = &review["response"];
-    if !response.is_object() {
-        return Err("webhook response was absent".into());
+/// The served version of the request's resource that one of a webhook's rules names: its own or, if the webhook takes
+/// equivalent ones, another.
+fn matched(call: &Call, operation: &str, hook: &Value) -> Option<Arc<Resource>> {
+    let own = &call.resource;
+    let rules: Vec<&Value> =
+        list(hook, &["rules"]).iter().filter(|rule| rule_fits(call, operation, rule)).collect();
+    let names = |version: &str| rules.iter().any(|rule| names(rule, "apiVersions", version));
+    if names(&own.version) {
+        return Some(own.clone());
     }
-    if response["uid"] != request["request"]["uid"] {
-        return Err(format!(
-            "expected response.uid={}, got {}",
-            request["request"]["uid"], response["uid"]
-        ));
+    if rules.is_empty() || text(hook, &["matchPolicy"]) == "Exact" {
+        return None;
     }
-    Ok(response.clone())
+    let served = call.shared.registry.served();
+    let other = served.all.iter().find(|other| other.table == own.table && names(&other.version));
+    other.cloned()
+}
+
+/// Whether a rule names the request in everything but its version.
+fn rule_fits(call: &Call, operation: &str, rule: &Value) -> bool {
+    let resource = &call.resource;
+    let sub = call.subresource.map_or("", |s| s.name());
+    let named = list(rule, &["resources"]).iter().filter_map(Value::as_str).any(|pattern| {
+        let (plural, own_sub) = pattern.split_once('/').unwrap_or((pattern, ""));
+        (plural == "*" || plural == resource.plural) && (own_sub == sub || own_sub == "*")
+    });
+    let scope = match text(rule, &["scope"]) {
+        "Cluster" => !resource.namespaced,
+        "Namespaced" => resource.namespaced,
+        _ => true,
+    };
+    named
+        && scope
+        && names(rule, "operations", operation)
+        && names(rule, "apiGroups", &resource.group)
+}
+
+fn names(rule: &Value, field: &str, wanted: &str) -> bool {
+    list(rule, &[field]).iter().filter_map(Value::as_str).any(|v| v == "*" || v == wanted)
 }

@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 
 use super::{
     kinds::events,
+    managed,
     object::{map_of, meta, meta_mut, text},
     registry::Resource,
-    request::Call,
-    status::{ApiError, FieldError},
+    request::{Call, Verb},
+    status::{ApiError, FieldError, Reason},
 };
 use crate::schema;
 
@@ -21,11 +22,12 @@ pub(crate) fn normalise(call: &Call, value: Value) -> Result<Value, ApiError> {
     let resource = &call.resource;
     let mut value = check_identity(call, value)?;
     let ty = resource.schema.get();
+    let given = (call.verb == Verb::Patch).then(|| value.clone());
     let findings = schema::prune(&mut value, ty, resource.builtin());
     if let Some(mismatch) = findings.mismatch {
         return Err(wrong_type(resource, &mismatch));
     }
-    report_unknown(call, &findings.unknown)?;
+    report_unknown(call, findings.unknown, || given.unwrap_or_default().to_string())?;
     if resource.builtin() {
         drop_empty_metadata(&mut value);
     } else {
@@ -79,6 +81,17 @@ fn check_identity(call: &Call, mut value: Value) -> Result<Value, ApiError> {
             "the API version in the data ({api_version}) does not match the expected API version ({expected})"
         )));
     }
+    if kind.is_empty() && !resource.builtin() {
+        return Err(ApiError::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): Object 'Kind' is missing in '{value}'",
+            resource.kind
+        )));
+    }
+    if kind != resource.kind && !resource.builtin() {
+        let error =
+            FieldError::invalid("kind", &json!(kind), &format!("must be {}", resource.kind));
+        return Err(ApiError::invalid(kind, &resource.group, meta(&value, "name"), &[error]));
+    }
     if !kind.is_empty() && kind != resource.kind {
         return Err(ApiError::bad_request(format!(
             "{kind} in version {:?} cannot be handled as a {}: no kind {kind:?} is registered for this resource",
@@ -113,14 +126,26 @@ fn check_identity(call: &Call, mut value: Value) -> Result<Value, ApiError> {
     Ok(value)
 }
 
-fn report_unknown(call: &Call, unknown: &[String]) -> Result<(), ApiError> {
+/// Tells or refuses fields that the schema does not have; `patch` is the text of the patch that brought them.
+fn report_unknown(
+    call: &Call,
+    mut unknown: Vec<String>,
+    patch: impl FnOnce() -> String,
+) -> Result<(), ApiError> {
     if unknown.is_empty() {
         return Ok(());
+    }
+    if !call.resource.builtin() {
+        unknown.sort_by_key(|path| (!path.starts_with("metadata."), path.clone()));
     }
     let sentences: Vec<_> = unknown.iter().map(|path| format!("unknown field {path:?}")).collect();
     match call.query.get("fieldValidation") {
         "Strict" => {
             let why = format!("strict decoding error: {}", sentences.join(", "));
+            if call.verb == Verb::Patch {
+                let error = FieldError::invalid("patch", &json!(patch()), &why);
+                return Err(ApiError::invalid("", "", "", &[error]));
+            }
             Err(unreadable(&call.resource, &why))
         }
         "Ignore" => Ok(()),
@@ -135,10 +160,12 @@ fn wrong_type(
     resource: &Resource,
     (path, found, expected): &(String, &'static str, &'static str),
 ) -> ApiError {
-    let why = format!(
-        "json: cannot unmarshal {found} into Go struct field {}.{path} of type {expected}",
-        resource.kind
-    );
+    let field = match path.strip_prefix("metadata.") {
+        Some(field) if !resource.builtin() => format!("ObjectMeta.{field}"),
+        _ => format!("{}.{path}", resource.kind),
+    };
+    let why =
+        format!("json: cannot unmarshal {found} into Go struct field {field} of type {expected}");
     unreadable(resource, &why)
 }
 
@@ -151,37 +178,24 @@ fn unreadable(resource: &Resource, why: &str) -> ApiError {
 
 /// Typed objects do not write empty metadata.
 fn drop_empty_metadata(value: &mut Value) {
-    meta_mut(value)
-        .retain(|_, field| *field != json!({}) && *field != json!([]) && *field != json!(""));
+    // An empty list of owners has a meaning of its own.
+    meta_mut(value).retain(|name, field| {
+        name == "managedFields"
+            || (*field != json!({}) && *field != json!([]) && *field != json!(""))
+    });
 }
 
-/// An apply configuration in the stored form's terms: checked and pruned, but with no defaults, since
-/// the applier owns only what it says.
+/// An apply configuration in the stored form's terms: checked, but with no defaults, since the applier owns only what it
+/// says.
 pub(crate) fn applied(call: &Call, config: Value) -> Result<Value, ApiError> {
     let resource = &call.resource;
+    if let Some(why) = managed::breaches(&config, resource.schema.get()) {
+        let (group, version, kind) = (&resource.group, &resource.version, &resource.kind);
+        let object = format!("(/{}; {group}/{version}, Kind={kind})", call.name);
+        let why = format!("failed to create typed patch object {object}: {why}");
+        return Err(ApiError::new(Reason::Other(500), why));
+    }
     let mut config = check_identity(call, config)?;
-    let findings = schema::prune(&mut config, resource.schema.get(), resource.builtin());
-    if let Some((path, found, expected)) = findings.mismatch {
-        return Err(ApiError::new(
-            super::status::Reason::Other(500),
-            format!(
-                "failed to create typed patch object: .{path}: expected {expected}, got {found}"
-            ),
-        ));
-    }
-    if !findings.unknown.is_empty() && resource.builtin() {
-        let first = &findings.unknown[0];
-        return Err(ApiError::new(
-            super::status::Reason::Other(500),
-            format!(
-                "failed to create typed patch object ({}/{}; {}, Kind={}): .{first}: field not declared in schema",
-                call.namespace,
-                call.name,
-                format_args!("{}/{}", resource.group, resource.version),
-                resource.kind
-            ),
-        ));
-    }
-    report_unknown(call, &findings.unknown)?;
+    schema::prune(&mut config, resource.schema.get(), resource.builtin());
     Ok(config)
 }

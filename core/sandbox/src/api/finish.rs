@@ -16,13 +16,17 @@ use super::{
     request::Call,
     serve::Reply,
     shared::{DEFINITIONS, Shared},
-    status::{ApiError, FieldError},
+    status::ApiError,
 };
 use crate::store::{Key, Stored};
 
 const ATTEMPTS: usize = 6;
-const FOREGROUND: &str = "foregroundDeletion";
-const ORPHAN: &str = "orphan";
+/// Finalizer of a deletion that waits for the dependents.
+pub(crate) const FOREGROUND: &str = "foregroundDeletion";
+/// Finalizer of a deletion that lets the dependents live.
+pub(crate) const ORPHAN: &str = "orphan";
+/// Namespaces that the cluster cannot do without.
+const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 
 /// Whether nothing holds an object back that is on its way out.
 pub(crate) fn nothing_left(object: &Value) -> bool {
@@ -40,6 +44,11 @@ pub(crate) fn after_removal(shared: &Shared, table: &str) {
 }
 
 pub(crate) async fn delete(call: &Call, options: Value) -> Result<Reply, ApiError> {
+    let resource = &call.resource;
+    if resource.table == "/namespaces" && IMMORTAL.contains(&call.name.as_str()) {
+        let why = "this namespace may not be deleted";
+        return Err(ApiError::forbidden(&resource.plural, &resource.group, &call.name, why));
+    }
     for _ in 0..ATTEMPTS {
         let old = find(call)?;
         check_preconditions(call, &options, &old)?;
@@ -48,7 +57,6 @@ pub(crate) async fn delete(call: &Call, options: Value) -> Result<Reply, ApiErro
             return Ok(reply(call, &outcome));
         }
     }
-    let resource = &call.resource;
     Err(ApiError::modified(&resource.plural, &resource.group, &call.name))
 }
 
@@ -119,18 +127,15 @@ fn check_preconditions(call: &Call, options: &Value, old: &Stored) -> Result<(),
     };
     check("UID", "uid", "deleted and then recreated")?;
     check("ResourceVersion", "resourceVersion", "modified")?;
-    let policy = policy(call, options);
-    if !["", "Orphan", "Background", "Foreground"].contains(&policy) {
-        let supported = ["Background", "Foreground", "Orphan"];
-        let error = FieldError::not_supported("propagationPolicy", &json!(policy), &supported);
-        return Err(ApiError::invalid("DeleteOptions", "meta.k8s.io", "", &[error]));
-    }
     Ok(())
 }
 
-fn policy<'a>(call: &'a Call, options: &'a Value) -> &'a str {
-    let query = call.query.get("propagationPolicy");
-    if query.is_empty() { text(options, &["propagationPolicy"]) } else { query }
+fn policy(options: &Value) -> &str {
+    match options["orphanDependents"].as_bool() {
+        Some(true) => "Orphan",
+        Some(false) => "Background",
+        None => text(options, &["propagationPolicy"]),
+    }
 }
 
 /// Takes the next step of an object's end; `None` if another writer was faster.
@@ -143,15 +148,15 @@ fn end(
     let table = &call.resource.table;
     let mut new = old.value.clone();
     let grace = grace(call, options, &new);
-    add_finalizer(&mut new, policy(call, options));
-    if table == DEFINITIONS && !call.dry_run() {
+    add_finalizer(&mut new, policy(options));
+    if table == DEFINITIONS && !call.dry_run {
         remove_instances(&call.shared, &old.value);
     }
     mark(&mut new, grace, call.resource.strategy.generation);
     if table == "/namespaces" {
         map_at(map_of(&mut new), "status").insert("phase".into(), "Terminating".into());
     }
-    if call.dry_run() {
+    if call.dry_run {
         return Ok(Some(Outcome::Gone(old.clone())));
     }
     if nothing_left(&new) {
@@ -180,8 +185,7 @@ fn grace(call: &Call, options: &Value, object: &Value) -> i64 {
     if !started || over {
         return 0;
     }
-    let asked = call.query.get("gracePeriodSeconds").parse().ok();
-    let asked = asked.or(options["gracePeriodSeconds"].as_i64());
+    let asked = options["gracePeriodSeconds"].as_i64();
     let own = at(object, &["spec", "terminationGracePeriodSeconds"]).and_then(Value::as_i64);
     asked.or(own).unwrap_or(30).max(0)
 }
@@ -204,20 +208,17 @@ fn mark(object: &mut Value, grace: i64, counts_generations: bool) {
 }
 
 fn add_finalizer(object: &mut Value, policy: &str) {
-    let (wanted, unwanted) = match policy {
-        "Foreground" => (Some(FOREGROUND), ORPHAN),
-        "Orphan" => (Some(ORPHAN), FOREGROUND),
+    let wanted = match policy {
+        "Foreground" => Some(FOREGROUND),
+        "Orphan" => Some(ORPHAN),
+        "Background" => None,
         _ => return,
     };
     let metadata = meta_mut(object);
     let finalizers = metadata.entry("finalizers").or_insert_with(|| json!([]));
     let Some(finalizers) = finalizers.as_array_mut() else { return };
-    finalizers.retain(|f| f != unwanted);
-    if let Some(wanted) = wanted
-        && !finalizers.iter().any(|f| f == wanted)
-    {
-        finalizers.push(wanted.into());
-    }
+    finalizers.retain(|f| f != FOREGROUND && f != ORPHAN);
+    finalizers.extend(wanted.map(Into::into));
     if finalizers.is_empty() {
         metadata.remove("finalizers");
     }

@@ -6,6 +6,7 @@
 
 mod apply;
 mod fields;
+mod typed;
 mod walk;
 
 use serde_json::{Map, Value, json};
@@ -13,6 +14,7 @@ use serde_json::{Map, Value, json};
 pub(crate) use self::{
     apply::{Apply, apply},
     fields::FieldSet,
+    typed::breaches,
 };
 use super::{
     object::{list, meta_mut, now, text},
@@ -157,12 +159,17 @@ pub(crate) fn record_new(
 
 /// Notes what an update changed: the updater owns it now, and nobody else does.
 pub(crate) fn record_change(old: &Value, new: &mut Value, ty: Type<'_>, manager: &Manager) {
+    // The owners of an object that has none are not told any more; a list without owners, or of one empty entry, asks
+    // for that.
     let given = &new["metadata"]["managedFields"];
-    // A list of one empty entry asks to forget all owners.
-    let reset = *given == json!([{}]);
-    let mut entries = entries(new);
+    let reset = manager.subresource.is_empty() && (*given == json!([]) || *given == json!([{}]));
+    let mut entries = if manager.subresource.is_empty() { entries(new) } else { Vec::new() };
     if entries.is_empty() && !reset {
         entries = self::entries(old);
+    }
+    if entries.is_empty() {
+        write_entries(new, &entries);
+        return;
     }
     let difference = walk::compare(old, new, Some(ty));
     let (mut changed, mut removed) = (difference.changed, difference.removed);

@@ -7,6 +7,7 @@
 mod strategic;
 
 use bytes::Bytes;
+use json_patch::{AddOperation, PatchOperation, ReplaceOperation};
 use serde_json::{Value, json};
 
 use super::{
@@ -79,7 +80,7 @@ impl Patch {
     /// Changes the document; the type gives the merge keys of a strategic merge.
     pub(crate) fn apply(&self, document: &mut Value, ty: Option<Type<'_>>) -> Result<(), ApiError> {
         match self {
-            Self::Json(patch) => json_patch::patch(document, patch).map_err(|e| {
+            Self::Json(patch) => apply_json(document, patch).map_err(|e| {
                 tracing::debug!(error = %e, "a JSON patch does not fit");
                 let mut error = ApiError::new(
                     Reason::Invalid,
@@ -95,4 +96,27 @@ impl Patch {
             Self::Strategic(patch) => strategic::merge(document, patch, ty),
         }
     }
+}
+
+/// Applies a JSON patch as Kubernetes' own library does: what is replaced in a map need not be there.
+///
+/// # Errors
+/// The patch does not fit; the document is then half changed.
+pub(crate) fn apply_json(
+    document: &mut Value,
+    patch: &json_patch::Patch,
+) -> Result<(), json_patch::PatchError> {
+    for operation in &patch.0 {
+        let mut operation = operation.clone();
+        if let PatchOperation::Replace(ReplaceOperation { path, value }) = &operation
+            && let Some((parent, _)) = path.as_str().rsplit_once('/')
+            && document.pointer(path.as_str()).is_none()
+            && document.pointer(parent).is_some_and(Value::is_object)
+        {
+            let (path, value) = (path.clone(), value.clone());
+            operation = PatchOperation::Add(AddOperation { path, value });
+        }
+        json_patch::patch(document, std::slice::from_ref(&operation))?;
+    }
+    Ok(())
 }

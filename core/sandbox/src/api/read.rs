@@ -12,14 +12,17 @@ use serde_json::{Value, json};
 
 use super::{
     kinds::{events, scale as scales},
+    options,
     registry::Resource,
     request::{Accept, Call},
     selector::{Fields, Labels},
     serve::Reply,
-    status::ApiError,
+    status::{ApiError, Extra},
     table,
 };
 use crate::store::Stored;
+
+const CONTINUE_EXPIRED: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
 
 /// The version that a client sees of a stored object.
 pub(crate) fn present(resource: &Resource, value: &Value) -> Value {
@@ -74,6 +77,8 @@ pub(crate) struct Selection {
     pub(crate) labels: Labels,
     pub(crate) fields: Fields,
     pub(crate) namespace: Option<String>,
+    /// Some objects may not be selected.
+    selects: bool,
 }
 
 impl Selection {
@@ -86,6 +91,9 @@ impl Selection {
             labels: Labels::parse(call.query.get("labelSelector"))?,
             fields,
             namespace: (!call.namespace.is_empty()).then(|| call.namespace.clone()),
+            selects: ["fieldSelector", "labelSelector"]
+                .iter()
+                .any(|s| !call.query.get(s).is_empty()),
         })
     }
 
@@ -97,6 +105,7 @@ impl Selection {
 }
 
 pub(crate) fn get(call: &Call) -> Result<Reply, ApiError> {
+    options::revision(call, call.shared.store.revision())?;
     let object = find(call)?;
     if call.accept.table || call.accept.metadata_only {
         return Ok(object_reply(call, 200, &object.value));
@@ -116,10 +125,8 @@ pub(crate) fn scale(call: &Call) -> Result<Reply, ApiError> {
 
 pub(crate) fn list(call: &Call) -> Result<Reply, ApiError> {
     let selection = Selection::of(call)?;
-    let (revision, objects) =
-        call.shared.store.list(&call.resource.table, selection.namespace.as_deref());
-    check_list_revision(call, revision)?;
-    let start = Position::parse(call.query.get("continue"))?;
+    let start = Position::of(call)?;
+    let (revision, objects) = state(call, &selection, start.as_ref())?;
     let mut matching = objects
         .into_iter()
         .filter(|object| start.as_ref().is_none_or(|start| start.precedes(&object.value)))
@@ -135,8 +142,10 @@ pub(crate) fn list(call: &Call) -> Result<Reply, ApiError> {
     if remaining > 0
         && let Some(last) = page.last()
     {
-        metadata["continue"] = Position::after(&last.value).token(revision).into();
-        metadata["remainingItemCount"] = remaining.into();
+        metadata["continue"] = Position::after(&last.value).token(Some(revision)).into();
+        if !selection.selects {
+            metadata["remainingItemCount"] = remaining.into();
+        }
     }
     if call.accept.table {
         let values: Vec<_> = page.iter().map(|o| present(&call.resource, &o.value)).collect();
@@ -168,33 +177,48 @@ fn list_json(call: &Call, page: &[Arc<Stored>], metadata: &Value) -> Bytes {
     out.into()
 }
 
-fn check_list_revision(call: &Call, present: u64) -> Result<(), ApiError> {
-    let asked = match call.query.get("resourceVersion") {
-        "" => return Ok(()),
-        text => text.parse::<u64>().map_err(|_| {
-            ApiError::bad_request(format!(
-                "resourceVersion: Invalid value: {text:?}: strconv.ParseUint"
-            ))
-        })?,
-    };
-    if asked > present {
-        return Err(ApiError::expired(format!(
-            "Too large resource version: {asked}, current: {present}"
-        )));
+/// The objects of the state that a list asks for, and its revision: a page after the first is of the same state as the
+/// first.
+fn state(
+    call: &Call,
+    selection: &Selection,
+    start: Option<&Position>,
+) -> Result<(u64, Vec<Arc<Stored>>), ApiError> {
+    let (store, table) = (&call.shared.store, &call.resource.table);
+    let namespace = selection.namespace.as_deref();
+    let asked = options::revision(call, store.revision())?;
+    if let Some(start) = start {
+        let Some(revision) = start.revision else { return Ok(store.list(table, namespace)) };
+        if asked.is_some_and(|revision| revision > 0) {
+            return Err(ApiError::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
+        }
+        return match store.list_at(table, namespace, revision) {
+            Ok(objects) => Ok((revision, objects)),
+            Err(_) => {
+                let mut error = ApiError::expired(CONTINUE_EXPIRED);
+                error.extra = Some(Box::new(Extra::Continue(start.token(None))));
+                Err(error)
+            }
+        };
     }
-    // Only the present state is kept: an exact older state cannot be given.
-    if call.query.get("resourceVersionMatch") == "Exact" && asked != present {
-        return Err(ApiError::expired(format!(
-            "The resourceVersion for the provided list is too old: {asked}"
-        )));
+    match asked.filter(|_| call.query.get("resourceVersionMatch") == "Exact") {
+        None => Ok(store.list(table, namespace)),
+        Some(revision) => {
+            store.list_at(table, namespace, revision).map(|objects| (revision, objects)).map_err(
+                |_| ApiError::expired("The resourceVersion for the provided list is too old."),
+            )
+        }
     }
-    Ok(())
 }
 
 /// Where a page of a list ended.
 struct Position {
     namespace: String,
     name: String,
+    /// Of which state; without one, of the present one.
+    revision: Option<u64>,
 }
 
 impl Position {
@@ -202,10 +226,12 @@ impl Position {
         Self {
             namespace: super::object::meta(value, "namespace").to_owned(),
             name: super::object::meta(value, "name").to_owned(),
+            revision: None,
         }
     }
 
-    fn parse(token: &str) -> Result<Option<Self>, ApiError> {
+    fn of(call: &Call) -> Result<Option<Self>, ApiError> {
+        let token = call.query.get("continue");
         if token.is_empty() {
             return Ok(None);
         }
@@ -214,13 +240,16 @@ impl Position {
             .ok()
             .and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok())
             .and_then(|value| {
-                let text = value["start"].as_str()?;
-                let (namespace, name) = text.split_once('/')?;
-                Some(Self { namespace: namespace.to_owned(), name: name.to_owned() })
+                let (namespace, name) = value["start"].as_str()?.split_once('/')?;
+                // A negative revision stands for the present state.
+                let revision = value["rv"].as_i64().map(u64::try_from)?.ok();
+                Some(Self { namespace: namespace.to_owned(), name: name.to_owned(), revision })
             });
         match parsed {
             Some(position) => Ok(Some(position)),
-            None => Err(ApiError::bad_request(format!("continue key is not valid: {token:?}"))),
+            None => Err(ApiError::bad_request(format!(
+                "invalid continue token: continue key is not valid: {token:?}"
+            ))),
         }
     }
 
@@ -229,8 +258,9 @@ impl Position {
         (self.namespace.as_str(), self.name.as_str()) < key
     }
 
-    fn token(&self, revision: u64) -> String {
+    fn token(&self, revision: Option<u64>) -> String {
         let start = format!("{}/{}", self.namespace, self.name);
+        let revision = revision.map_or(json!(-1), Into::into);
         let token = json!({"v": "meta.k8s.io/v1", "rv": revision, "start": start});
         URL_SAFE_NO_PAD.encode(token.to_string())
     }

@@ -37,6 +37,8 @@ pub(crate) struct Resource {
     pub(crate) subresources: Vec<Subresource>,
     pub(crate) schema: TypeRef,
     pub(crate) strategy: &'static Strategy,
+    /// Sentence for those who use this version.
+    pub(crate) deprecation: Option<String>,
     pub(crate) custom: Option<CustomFacts>,
 }
 

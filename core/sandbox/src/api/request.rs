@@ -204,6 +204,8 @@ pub(crate) struct Call {
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) query: Query,
+    /// Everything is done but the storing.
+    pub(crate) dry_run: bool,
     pub(crate) accept: Accept,
     pub(crate) content_type: String,
     pub(crate) user_agent: String,
@@ -214,10 +216,6 @@ pub(crate) struct Call {
 impl Call {
     pub(crate) fn not_found(&self) -> ApiError {
         ApiError::not_found(&self.resource.plural, &self.resource.group, &self.name)
-    }
-
-    pub(crate) fn dry_run(&self) -> bool {
-        self.query.get("dryRun") == "All"
     }
 
     pub(crate) fn key(&self) -> crate::store::Key {

@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::{
     audit, authn,
     authn::User,
-    authz, discovery, openapi, patch, pod_log, protobuf, read,
+    authz, discovery, openapi, options, patch, pod_log, protobuf, read,
     registry::{Subresource, Verbs},
     request::{Accept, Call, Query, ResourcePath, Target, Verb},
     reviews,
@@ -85,15 +85,13 @@ async fn answer(
         }
         Target::Resource(path) => {
             record.object(&path);
-            let call = call(shared, user, path, query, &request)?;
+            let mut call = call(shared, user, path, query, &request)?;
             record.verb(call.verb);
             authz::authorize_call(&call)?;
-            if call.resource.table == "/endpoints" {
-                call.warn(
-                    "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
-                );
+            if let Some(sentence) = &call.resource.deprecation {
+                call.warn(sentence);
             }
-            let reply = resource_reply(&call, request).await;
+            let reply = resource_reply(&mut call, request).await;
             *warnings = std::mem::take(&mut *call.warnings.lock());
             reply
         }
@@ -169,6 +167,7 @@ fn call(
         verb,
         namespace,
         name: path.name,
+        dry_run: query.get("dryRun") == "All",
         query,
         accept: Accept::parse(request.headers()).or_else(|e| {
             // Logs are plain text whatever the client says.
@@ -181,7 +180,8 @@ fn call(
     })
 }
 
-async fn resource_reply(call: &Call, request: Request<Incoming>) -> Result<Reply, ApiError> {
+async fn resource_reply(call: &mut Call, request: Request<Incoming>) -> Result<Reply, ApiError> {
+    options::check(call)?;
     if call.resource.verbs == Verbs::CreateOnly {
         return match call.verb {
             Verb::Create => reviews::review(call, object(call, body(request).await?)?),
@@ -211,9 +211,13 @@ async fn resource_reply(call: &Call, request: Request<Incoming>) -> Result<Reply
             let kind = patch::PatchType::of(call)?;
             write::patch(call, kind, body(request).await?).await
         }
-        (None, Verb::Delete) => write::delete(call, options(call, body(request).await?)?).await,
-        (None, Verb::DeleteCollection) => {
-            write::delete_collection(call, options(call, body(request).await?)?).await
+        (None, Verb::Delete | Verb::DeleteCollection) => {
+            let options = deletion(call, body(request).await?)?;
+            call.dry_run = options["dryRun"].as_array().is_some_and(|values| !values.is_empty());
+            match call.verb {
+                Verb::Delete => write::delete(call, options).await,
+                _ => write::delete_collection(call, options).await,
+            }
         }
         _ => Err(not_allowed()),
     }
@@ -284,8 +288,9 @@ pub(crate) fn parse_yaml(body: &[u8]) -> Result<Value, ApiError> {
         .map_err(|e| ApiError::bad_request(format!("error decoding YAML: {e}")))
 }
 
-fn options(call: &Call, body: Bytes) -> Result<Value, ApiError> {
-    if body.is_empty() { Ok(Value::Null) } else { object(call, body) }
+fn deletion(call: &Call, body: Bytes) -> Result<Value, ApiError> {
+    let body = if body.is_empty() { Value::Null } else { object(call, body)? };
+    options::deletion(call, body)
 }
 
 fn respond(reply: Reply) -> Response<Body> {

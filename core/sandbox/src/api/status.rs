@@ -16,6 +16,16 @@ pub(crate) struct ApiError {
     pub(crate) reason: Reason,
     pub(crate) message: String,
     pub(crate) details: Option<Value>,
+    pub(crate) extra: Option<Box<Extra>>,
+}
+
+/// What few failures have.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Extra {
+    /// Takes the place of the reason's word.
+    Word(String),
+    /// Where a list that cannot go on as it was may go on nevertheless.
+    Continue(String),
 }
 
 /// Why a request failed, in Kubernetes' vocabulary; each has one HTTP status code.
@@ -34,6 +44,7 @@ pub(crate) enum Reason {
     UnsupportedMediaType,
     RequestEntityTooLarge,
     InternalError,
+    Timeout,
     /// A code without a word: a webhook's own, for example.
     Other(u16),
 }
@@ -53,6 +64,7 @@ impl Reason {
             Self::UnsupportedMediaType => 415,
             Self::Invalid => 422,
             Self::InternalError => 500,
+            Self::Timeout => 504,
             Self::Other(code) => code,
         }
     }
@@ -72,6 +84,7 @@ impl Reason {
             Self::UnsupportedMediaType => "UnsupportedMediaType",
             Self::RequestEntityTooLarge => "RequestEntityTooLarge",
             Self::InternalError => "InternalError",
+            Self::Timeout => "Timeout",
             Self::Other(_) => "",
         }
     }
@@ -175,7 +188,7 @@ pub(crate) fn qualified(plural: &str, group: &str) -> String {
 
 impl ApiError {
     pub(crate) fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), details: None }
+        Self { reason, message: message.into(), details: None, extra: None }
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
@@ -271,7 +284,8 @@ impl ApiError {
                 details.insert(key.into(), value.into());
             }
         }
-        Self { reason, message, details: Some(Value::Object(details)) }
+        let details = Some(Value::Object(details));
+        Self { details, ..Self::new(reason, message) }
     }
 
     pub(crate) fn code(&self) -> u16 {
@@ -286,6 +300,11 @@ impl ApiError {
         });
         if !self.reason.word().is_empty() {
             status["reason"] = self.reason.word().into();
+        }
+        match self.extra.as_deref() {
+            Some(Extra::Word(word)) => status["reason"] = word.clone().into(),
+            Some(Extra::Continue(token)) => status["metadata"]["continue"] = token.clone().into(),
+            None => {}
         }
         if let Some(details) = &self.details {
             status["details"] = details.clone();

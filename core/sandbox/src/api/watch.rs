@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use super::{
+    options,
     read::{Selection, present, present_json},
     registry::Resource,
     request::{Accept, Call},
@@ -89,12 +90,10 @@ impl Watch {
 
     /// Puts the watch at its first position, with the present objects if none was named.
     fn begin(&mut self, call: &Call) -> Result<(), ApiError> {
-        let asked = call.query.get("resourceVersion");
+        let asked = options::revision(call, self.shared.store.revision())?;
         let initial = call.query.flag("sendInitialEvents");
-        if !initial && !matches!(asked, "" | "0") {
-            self.position = asked.parse().map_err(|_| {
-                ApiError::bad_request(format!("resourceVersion: Invalid value: {asked:?}"))
-            })?;
+        if !initial && let Some(asked) = asked.filter(|&asked| asked > 0) {
+            self.position = asked;
             return Ok(());
         }
         if call.query.get("sendInitialEvents") == "false" {

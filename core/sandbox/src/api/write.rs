@@ -17,13 +17,13 @@ pub(crate) use super::finish::{delete, delete_collection};
 use super::{
     kinds::scale as scales,
     managed,
-    object::{map_at, map_of, text},
+    object::{list, map_at, map_of, now, text},
     patch::{self, PatchType},
     read::{object_reply, present},
     registry::Subresource,
     request::Call,
     serve::Reply,
-    status::{ApiError, FieldError},
+    status::ApiError,
 };
 
 /// Replaces an object or one of its parts.
@@ -61,19 +61,12 @@ pub(crate) async fn patch(call: &Call, kind: PatchType, body: Bytes) -> Result<R
 
 async fn apply(call: &Call, body: Bytes) -> Result<Reply, ApiError> {
     let manager = call.query.get("fieldManager");
-    if manager.is_empty() {
-        let error = FieldError::required("fieldManager", "is required for apply patch");
-        return Err(ApiError::invalid("PatchOptions", "meta.k8s.io", "", &[error]));
-    }
-    let config = super::serve::parse_yaml(&body)?;
-    for field in ["apiVersion", "kind"] {
-        if text(&config, &[field]).is_empty() {
-            return Err(ApiError::bad_request(format!("invalid object type: {field} is required")));
-        }
-    }
+    let mut config = super::serve::parse_yaml(&body)?;
+    check_kind(call, &config)?;
     if config["metadata"].get("managedFields").is_some_and(|m| *m != json!([]) && !m.is_null()) {
         return Err(ApiError::bad_request("metadata.managedFields must be nil"));
     }
+    keep_part(call, &mut config);
     let exists = call.shared.store.get(&call.resource.table, &call.key()).is_some();
     if !exists {
         if call.subresource.is_some() {
@@ -84,7 +77,6 @@ async fn apply(call: &Call, body: Bytes) -> Result<Reply, ApiError> {
     let request = managed::Apply {
         manager: managed::Manager::apply(call, manager),
         force: call.query.flag("force"),
-        ignore_status: call.subresource.is_none() && call.resource.has(Subresource::Status),
     };
     let ty = call.resource.schema.clone();
     let config = super::decode::applied(call, config)?;
@@ -94,6 +86,31 @@ async fn apply(call: &Call, body: Bytes) -> Result<Reply, ApiError> {
     })
     .await?;
     Ok(object_reply(call, 200, &object))
+}
+
+fn check_kind(call: &Call, config: &Value) -> Result<(), ApiError> {
+    let (api_version, kind) = (text(config, &["apiVersion"]), text(config, &["kind"]));
+    if (api_version, kind) == (&call.resource.api_version(), &call.resource.kind) {
+        return Ok(());
+    }
+    let group = if api_version.contains('/') { "" } else { "/" };
+    Err(ApiError::bad_request(format!("invalid object type: {group}{api_version}, Kind={kind}")))
+}
+
+/// An apply of the status looks at nothing else, any other not at the status, which has a path of its own.
+fn keep_part(call: &Call, config: &mut Value) {
+    let status_apart = call.resource.has(Subresource::Status);
+    match call.subresource {
+        Some(Subresource::Status) => {
+            map_of(config).retain(|name, _| {
+                matches!(name.as_str(), "apiVersion" | "kind" | "metadata" | "status")
+            });
+        }
+        None if status_apart => {
+            map_of(config).remove("status");
+        }
+        _ => {}
+    }
 }
 
 async fn scale(
@@ -119,14 +136,20 @@ pub(crate) async fn bind(call: &Call, body: Value) -> Result<Reply, ApiError> {
     let node = text(&body, &["target", "name"]).to_owned();
     change(call, &|old| {
         let mut new = old.clone();
-        let spec = map_at(map_of(&mut new), "spec");
-        if spec.get("nodeName").and_then(Value::as_str).is_some_and(|n| !n.is_empty()) {
-            let why =
-                format!("pod {} is already assigned to node {:?}", call.name, spec["nodeName"]);
+        let present = text(old, &["spec", "nodeName"]);
+        if !present.is_empty() {
+            let why = format!("pod {} is already assigned to node {present:?}", call.name);
             return Err(ApiError::conflict("pods/binding", "", &call.name, &why));
         }
-        spec.insert("nodeName".into(), node.clone().into());
-        Ok(Edited::plain(new))
+        map_at(map_of(&mut new), "spec").insert("nodeName".into(), node.clone().into());
+        let mut conditions = list(old, &["status", "conditions"]).to_vec();
+        conditions.retain(|condition| condition["type"] != "PodScheduled");
+        conditions.push(json!({
+            "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now(),
+        }));
+        map_at(map_of(&mut new), "status").insert("conditions".into(), conditions.into());
+        // Nobody owns what the scheduler decides.
+        Ok(Edited { value: new, owned: true })
     })
     .await?;
     Ok(Reply::Json(

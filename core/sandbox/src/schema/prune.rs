@@ -17,8 +17,8 @@ pub(crate) struct Findings {
     pub(crate) mismatch: Option<(String, &'static str, &'static str)>,
 }
 
-/// Drops unknown fields. `typed` tells built-in kinds, where null means absent and a wrong type is an
-/// error of decoding; a definition's limits report wrong types themselves.
+/// Drops unknown fields. `typed` tells built-in kinds, where null, an empty map and an empty list mean absent and a wrong
+/// type is an error of decoding; a definition's limits report wrong types themselves. Metadata is typed in any case.
 pub(crate) fn prune(value: &mut Value, ty: Type<'_>, typed: bool) -> Findings {
     let mut findings = Findings::default();
     Pruner { typed, findings: &mut findings }.value(value, ty, &mut String::new());
@@ -53,8 +53,13 @@ impl Pruner<'_> {
     fn map(&mut self, map: &mut Map<String, Value>, ty: Type<'_>, path: &mut String) {
         let embedded_meta = ty.node.embedded.then(|| builtin_definition(OBJECT_META)).flatten();
         let typed = self.typed;
+        let keys = ty.values().is_some();
         if typed && ty.values().is_none() && !ty.node.preserve {
             map.retain(|_, value| !value.is_null());
+        } else if typed && ty.values().is_some_and(|ty| ty.node.shape == Shape::String) {
+            map.values_mut()
+                .filter(|v| v.is_null())
+                .for_each(|v| *v = Value::String(String::new()));
         }
         map.retain(|name, value| {
             let length = path.len();
@@ -69,7 +74,13 @@ impl Pruner<'_> {
                 }
                 (None, Some(_)) if name == "apiVersion" || name == "kind" => true,
                 (Some(ty), _) => {
+                    self.typed |= path == "metadata";
+                    let before = self.findings.mismatch.is_some();
                     self.value(value, ty, path);
+                    self.typed = typed;
+                    if !before && keys {
+                        self.drop_key(path);
+                    }
                     true
                 }
                 (None, _) => ty.node.preserve,
@@ -78,8 +89,22 @@ impl Pruner<'_> {
                 self.findings.unknown.push(path.clone());
             }
             path.truncate(length);
-            known
+            // An empty list of field owners is a wish to forget them.
+            let absent = typed
+                && name != "managedFields"
+                && ty.field(name).is_some_and(|ty| is_empty(value, ty));
+            known && (!absent || ty.node.required.contains(name))
         });
+    }
+
+    /// Go's decoder names the map, not its key.
+    fn drop_key(&mut self, path: &str) {
+        if let Some((at, ..)) = &mut self.findings.mismatch
+            && *at == without_indexes(path)
+            && let Some(dot) = at.rfind('.')
+        {
+            at.truncate(dot);
+        }
     }
 
     fn check(&mut self, value: &Value, ty: Type<'_>, path: &str) {
@@ -100,21 +125,25 @@ impl Pruner<'_> {
     }
 }
 
-/// Fills the defaults that a definition gives.
+/// Whether a value is an empty map or list; an empty object of known fields is something else.
+fn is_empty(value: &Value, ty: Type<'_>) -> bool {
+    match value {
+        Value::Object(map) => map.is_empty() && ty.values().is_some(),
+        Value::Array(items) => items.is_empty() && ty.items().is_some(),
+        _ => false,
+    }
+}
+
+/// Fills the defaults that a definition gives; a null that it does not allow counts as absent.
 pub(crate) fn fill_defaults(value: &mut Value, ty: Type<'_>) {
     match value {
         Value::Object(map) => {
+            map.retain(|name, value| {
+                !value.is_null() || ty.field(name).is_none_or(|ty| ty.node.nullable)
+            });
             for (name, ty) in ty.properties() {
                 let Some(default) = &ty.node.default else { continue };
-                match map.get(name) {
-                    None => {
-                        map.insert(name.to_owned(), default.clone());
-                    }
-                    Some(Value::Null) if !ty.node.nullable => {
-                        map.insert(name.to_owned(), default.clone());
-                    }
-                    Some(_) => {}
-                }
+                map.entry(name).or_insert_with(|| default.clone());
             }
             for (name, value) in map.iter_mut() {
                 if let Some(ty) = ty.field(name) {

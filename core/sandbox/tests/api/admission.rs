@@ -19,10 +19,11 @@ use tokio_rustls::TlsAcceptor;
 use super::subject::{Subject, config_map};
 
 const MAPS: &str = "/api/v1/namespaces/NS/configmaps";
-const CONFIGURATIONS: &str = "/apis/admissionregistration.k8s.io/v1";
+pub(crate) const CONFIGURATIONS: &str = "/apis/admissionregistration.k8s.io/v1";
 
-/// A webhook under a name that answers every review with `answer`; returns its address and certificate.
-async fn webhook(name: &str, answer: fn(&Value) -> Value) -> (SocketAddr, String) {
+/// A webhook under a name that answers every review with `answer`; returns its address and certificate. The request that
+/// `answer` gets has the path, too. An answer `{"hang": true}` never comes, `{"raw": ..}` is sent as it is.
+pub(crate) async fn webhook(name: &str, answer: fn(&Value) -> Value) -> (SocketAddr, String) {
     let key = KeyPair::generate().expect("a key");
     let params = CertificateParams::new(vec![name.into()]).expect("a name");
     let certificate = params.self_signed(&key).expect("a certificate");
@@ -57,12 +58,24 @@ async fn respond(
     request: Request<Incoming>,
     answer: fn(&Value) -> Value,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
+    let path = request.uri().path().to_owned();
     let body = request.into_body().collect().await.expect("a review").to_bytes();
-    let review: Value = serde_json::from_slice(&body).expect("JSON");
+    let mut review: Value = serde_json::from_slice(&body).expect("JSON");
+    review["request"]["path"] = path.into();
     let mut response = answer(&review["request"]);
-    response["uid"] = review["request"]["uid"].clone();
+    if response["hang"] == true {
+        std::future::pending::<()>().await;
+    }
+    if response.get("uid").is_none() {
+        response["uid"] = review["request"]["uid"].clone();
+    }
+    let raw = response["raw"].as_str().map(str::to_owned);
+    let code = response["http"].as_u64().and_then(|code| u16::try_from(code).ok());
     let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response});
-    let mut response = Response::new(Full::new(review.to_string().into()));
+    let text = raw.unwrap_or_else(|| review.to_string());
+    let mut response = Response::new(Full::new(text.into()));
+    *response.status_mut() =
+        http::StatusCode::from_u16(code.unwrap_or(200)).expect("a status code");
     response
         .headers_mut()
         .insert("content-type", http::HeaderValue::from_static("application/json"));
@@ -220,8 +233,9 @@ async fn a_webhook_is_found_through_its_service() {
     let answer = subject.post(MAPS, config_map("early", json!({}))).await;
     assert_eq!(
         answer.refused(500, "InternalError"),
-        "Internal error occurred: failed calling webhook \"suite.example.com\": failed to call webhook: no endpoints \
-         available for service \"hook\""
+        "Internal error occurred: failed calling webhook \"suite.example.com\": failed to call webhook: Post \
+         \"https://hook.NS.svc:443/hook?timeout=10s\": no endpoints available for service \"hook\""
+            .replace("NS", &subject.namespace)
     );
     let slice = json!({"metadata": {"name": "hook", "labels": {"kubernetes.io/service-name": "hook"}},
         "addressType": "IPv4", "ports": [{"name": "https", "port": addr.port()}],

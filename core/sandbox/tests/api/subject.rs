@@ -47,6 +47,8 @@ pub(crate) struct Sandbox {
 pub(crate) struct Answer {
     pub(crate) code: u16,
     pub(crate) body: Value,
+    /// What the Warning headers say.
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Answer {
@@ -55,6 +57,19 @@ impl Answer {
     pub(crate) fn ok(self) -> Value {
         assert!(self.code < 300, "expected success, got {self:?}");
         self.body
+    }
+
+    /// The fields that a refusal names, each with its reason, sorted: servers tell them in any order.
+    #[track_caller]
+    pub(crate) fn causes(&self) -> Vec<(String, String)> {
+        let causes = self.body["details"]["causes"].as_array();
+        let causes = causes.unwrap_or_else(|| panic!("expected causes, got {self:?}"));
+        let text = |cause: &Value, field: &str| cause[field].as_str().unwrap_or("").to_owned();
+        let mut causes: Vec<_> =
+            causes.iter().map(|c| (text(c, "field"), text(c, "message"))).collect();
+        causes.sort();
+        causes.dedup();
+        causes
     }
 
     /// The message of a refusal with this code and reason.
@@ -113,9 +128,10 @@ impl Subject {
         client(&kubeconfig).await
     }
 
-    /// A path with `NS` replaced by the test's namespace.
+    /// A path, or a text, with `NS` replaced by the test's namespace; a query stays, it may hold a token.
     pub(crate) fn path(&self, path: &str) -> String {
-        path.replace("NS", &self.namespace)
+        let (path, query) = path.split_at(path.find('?').unwrap_or(path.len()));
+        path.replace("NS", &self.namespace) + query
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -208,9 +224,14 @@ pub(crate) async fn send(client: &Client, request: Request<Body>) -> Answer {
         .expect("an answer in time")
         .expect("an answer");
     let code = response.status().as_u16();
+    let warnings = response.headers().get_all("warning").iter().filter_map(|header| {
+        // `299 - "a sentence"`; its quotes are escaped as in JSON.
+        serde_json::from_str(header.to_str().ok()?.strip_prefix("299 - ")?).ok()
+    });
+    let warnings = warnings.collect();
     let bytes = response.into_body().collect().await.expect("a body").to_bytes();
     let text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());
-    Answer { code, body: serde_json::from_slice(&bytes).unwrap_or_else(|_| text()) }
+    Answer { code, body: serde_json::from_slice(&bytes).unwrap_or_else(|_| text()), warnings }
 }
 
 async fn client(kubeconfig: &Value) -> Client {
@@ -240,6 +261,11 @@ impl Watch {
     pub(crate) async fn next_name(&mut self) -> (String, String) {
         let (change, object) = self.next().await;
         (change, object["metadata"]["name"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Whether nothing more comes.
+    pub(crate) async fn ended(&mut self) -> bool {
+        timeout(DEADLINE, self.line()).await.expect("an end in time").is_none()
     }
 
     async fn line(&mut self) -> Option<Value> {

@@ -2,20 +2,24 @@
 //!
 //! Job: one POST over TLS to the URL or the Service that a webhook names.
 //! May touch: sockets; the store, reading. Must not touch: what the answer means.
-//! Callers: `admission`, which bounds it by a deadline.
+//! Callers: `admission`.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{io::ErrorKind, net::SocketAddr, sync::Arc, time::Duration};
 
 use ::base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use http::{Request, Uri, header};
+use http::{Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use serde_json::Value;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::{
+    net::{TcpStream, lookup_host},
+    time::timeout,
+};
 use tokio_rustls::TlsConnector;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     api::{
@@ -28,40 +32,66 @@ use crate::{
 const MAX_ANSWER: usize = 3 * 1024 * 1024;
 
 /// Posts a review and returns the answer; the error is one sentence.
-pub(super) async fn post(shared: &Shared, config: &Value, review: &Value) -> Result<Value, String> {
-    let target = Target::of(shared, config)?;
-    let failed = |why: String| format!("Post {:?}: {why}", target.url());
-    let addr = target.addr().await.map_err(failed)?;
-    let tcp =
-        TcpStream::connect(addr).await.map_err(|e| failed(format!("dial tcp {addr}: {e}")))?;
-    tcp.set_nodelay(true).map_err(|e| failed(e.to_string()))?;
-    let name = ServerName::try_from(target.host.clone()).map_err(|e| failed(e.to_string()))?;
+pub(super) async fn post(
+    shared: &Shared,
+    config: &Value,
+    review: &Value,
+    seconds: u64,
+) -> Result<Value, String> {
+    let answer = async {
+        let target = Target::of(config, seconds)?;
+        let failed = |why: String| format!("Post {:?}: {why}", target.url());
+        let exchange = exchange(shared, &target, config, review);
+        let (status, body) = timeout(Duration::from_secs(seconds), exchange)
+            .await
+            .unwrap_or_else(|_| Err("context deadline exceeded".into()))
+            .map_err(failed)?;
+        match status {
+            status if status.is_success() => serde_json::from_slice(&body)
+                .map_err(|e| format!("couldn't get version/kind; json parse error: {e}")),
+            status if status.is_server_error() => Err(
+                "an error on the server (\"unknown\") has prevented the request from succeeding"
+                    .into(),
+            ),
+            status => Err(format!(
+                "the server responded with the status code {} but did not return more information",
+                status.as_u16()
+            )),
+        }
+    };
+    answer.await.map_err(|why: String| format!("failed to call webhook: {why}"))
+}
+
+async fn exchange(
+    shared: &Shared,
+    target: &Target,
+    config: &Value,
+    review: &Value,
+) -> Result<(StatusCode, Bytes), String> {
+    let addr = target.addr(shared, &config["service"]).await?;
+    let tcp = TcpStream::connect(addr).await.map_err(|e| match e.kind() {
+        ErrorKind::ConnectionRefused => format!("dial tcp {addr}: connect: connection refused"),
+        _ => format!("dial tcp {addr}: {e}"),
+    })?;
+    tcp.set_nodelay(true).map_err(|e| e.to_string())?;
+    let name = ServerName::try_from(target.host.clone()).map_err(|e| e.to_string())?;
     let tls = TlsConnector::from(Arc::new(tls(config)?));
-    let stream = tls.connect(name, tcp).await.map_err(|e| failed(format!("tls: {e}")))?;
+    let stream = tls.connect(name, tcp).await.map_err(|e| format!("tls: {e}"))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
-        .map_err(|e| failed(e.to_string()))?;
-    let connection = tokio::spawn(connection);
+        .map_err(|e| e.to_string())?;
+    let connection = AbortOnDropHandle::new(tokio::spawn(connection));
     let request = Request::post(&target.path)
         .header(header::HOST, &target.host)
         .header(header::CONTENT_TYPE, "application/json")
         .header(header::ACCEPT, "application/json")
         .body(Full::new(Bytes::from(review.to_string())))
-        .map_err(|e| failed(e.to_string()))?;
-    let answer = sender.send_request(request).await.map_err(|e| failed(e.to_string()))?;
+        .map_err(|e| e.to_string())?;
+    let answer = sender.send_request(request).await.map_err(|e| e.to_string())?;
     let status = answer.status();
-    let body = Limited::new(answer.into_body(), MAX_ANSWER)
-        .collect()
-        .await
-        .map_err(|e| failed(e.to_string()))?
-        .to_bytes();
-    connection.abort();
-    if !status.is_success() {
-        return Err(failed(format!(
-            "an error on the server ({status}) has prevented the request from succeeding"
-        )));
-    }
-    serde_json::from_slice(&body).map_err(|e| failed(format!("the answer does not parse: {e}")))
+    let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
+    drop(connection);
+    Ok((status, body.map_err(|e| e.to_string())?.to_bytes()))
 }
 
 struct Target {
@@ -69,12 +99,13 @@ struct Target {
     host: String,
     port: u16,
     path: String,
-    /// Where the Service leads.
-    backend: Option<SocketAddr>,
+    /// The port is one of a Service of that name.
+    service: bool,
 }
 
 impl Target {
-    fn of(shared: &Shared, config: &Value) -> Result<Self, String> {
+    fn of(config: &Value, seconds: u64) -> Result<Self, String> {
+        let timed = |path: &str| format!("{path}?timeout={seconds}s");
         if let Some(url) = config["url"].as_str() {
             let uri: Uri =
                 url.parse().map_err(|e| format!("the URL {url:?} does not parse: {e}"))?;
@@ -82,19 +113,17 @@ impl Target {
             return Ok(Self {
                 host: host.trim_matches(['[', ']']).to_owned(),
                 port: uri.port_u16().unwrap_or(443),
-                path: uri.path_and_query().map_or_else(|| "/".into(), ToString::to_string),
-                backend: None,
+                path: timed(uri.path()),
+                service: false,
             });
         }
         let service = &config["service"];
-        let (namespace, name) = (text(service, &["namespace"]), text(service, &["name"]));
-        let port = service["port"].as_u64().and_then(|p| u16::try_from(p).ok()).unwrap_or(443);
         let path = text(service, &["path"]);
         Ok(Self {
-            host: format!("{name}.{namespace}.svc"),
-            port,
-            path: if path.is_empty() { "/".into() } else { path.to_owned() },
-            backend: Some(backend(shared, namespace, name, port)?),
+            host: format!("{}.{}.svc", text(service, &["name"]), text(service, &["namespace"])),
+            port: service["port"].as_u64().and_then(|p| u16::try_from(p).ok()).unwrap_or(443),
+            path: timed(if path.is_empty() { "/" } else { path }),
+            service: true,
         })
     }
 
@@ -102,9 +131,10 @@ impl Target {
         format!("https://{}:{}{}", self.host, self.port, self.path)
     }
 
-    async fn addr(&self) -> Result<SocketAddr, String> {
-        if let Some(addr) = self.backend {
-            return Ok(addr);
+    async fn addr(&self, shared: &Shared, service: &Value) -> Result<SocketAddr, String> {
+        if self.service {
+            let (namespace, name) = (text(service, &["namespace"]), text(service, &["name"]));
+            return backend(shared, namespace, name, self.port);
         }
         let mut found =
             lookup_host((self.host.as_str(), self.port)).await.map_err(|e| e.to_string())?;

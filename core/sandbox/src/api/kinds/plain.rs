@@ -192,13 +192,38 @@ pub(super) fn validate_webhook(new: &Value, _old: Option<&Value>) -> Vec<FieldEr
             let field = format!("{path}.clientConfig");
             errors.push(FieldError::required(field, "exactly one of url or service is required"));
         }
-        if !["None", "NoneOnDryRun"].contains(&text(hook, &["sideEffects"])) {
-            let field = format!("{path}.sideEffects");
-            errors.push(FieldError::required(field, "must specify one of None, NoneOnDryRun"));
+        let (effects, known) = (&hook["sideEffects"], ["None", "NoneOnDryRun"]);
+        let field = format!("{path}.sideEffects");
+        match effects.as_str() {
+            Some(effect) if known.contains(&effect) => {}
+            Some(_) => errors.push(FieldError::not_supported(field, effects, &known)),
+            None => {
+                errors.push(FieldError::required(field, "must specify one of None, NoneOnDryRun"))
+            }
         }
-        if list(hook, &["admissionReviewVersions"]).is_empty() {
-            let field = format!("{path}.admissionReviewVersions");
+        let (field, versions) =
+            (format!("{path}.admissionReviewVersions"), list(hook, &["admissionReviewVersions"]));
+        if versions.is_empty() {
             errors.push(FieldError::required(field, "must specify one of v1, v1beta1"));
+        } else if !versions.iter().any(|v| v == "v1" || v == "v1beta1") {
+            let why = "must include at least one of v1, v1beta1";
+            errors.push(FieldError::invalid(field, &json!(versions), why));
+        }
+        for (field, known) in
+            [("failurePolicy", &["Fail", "Ignore"]), ("matchPolicy", &["Equivalent", "Exact"])]
+        {
+            if !known.contains(&text(hook, &[field])) {
+                errors.push(FieldError::not_supported(
+                    format!("{path}.{field}"),
+                    &hook[field],
+                    known,
+                ));
+            }
+        }
+        let seconds = &hook["timeoutSeconds"];
+        if !seconds.as_u64().is_some_and(|seconds| (1..=30).contains(&seconds)) {
+            let why = "the timeout value must be between 1 and 30 seconds";
+            errors.push(FieldError::invalid(format!("{path}.timeoutSeconds"), seconds, why));
         }
     }
     errors

@@ -9,10 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Entry, FieldSet, Manager, entries, owned, walk, write_entries};
 use crate::{
-    api::{
-        object::meta,
-        status::{ApiError, Reason},
-    },
+    api::status::{ApiError, Reason},
     schema::Type,
 };
 
@@ -21,8 +18,6 @@ pub(crate) struct Apply {
     pub(crate) manager: Manager,
     /// Take fields from their owners.
     pub(crate) force: bool,
-    /// The status of the configuration is not looked at: it has a path of its own.
-    pub(crate) ignore_status: bool,
 }
 
 /// The live object with the configuration applied, its owners included.
@@ -35,30 +30,24 @@ pub(crate) fn apply(
     ty: Type<'_>,
     request: &Apply,
 ) -> Result<Value, ApiError> {
-    let mut config = config.clone();
-    if request.ignore_status
-        && let Some(map) = config.as_object_mut()
-    {
-        map.remove("status");
-    }
-    check_version(&config, live)?;
-    let said = owned(&config, ty);
+    let said = owned(config, ty);
     let mut entries = entries(live);
     if entries.is_empty() {
         entries.push(unowned(live, ty, request));
     }
     let last = take(&mut entries, &request.manager);
-    let mut merged = walk::merge(live, &config, Some(ty));
+    let mut merged = walk::merge(live, config, Some(ty));
     let dropped = no_longer_said(last.as_ref(), &said, &entries, ty);
     walk::remove(&mut merged, &dropped, Some(ty));
     let difference = walk::compare(live, &merged, Some(ty));
-    let conflicts: Vec<(usize, FieldSet)> = entries
+    let mut conflicts: Vec<(usize, FieldSet)> = entries
         .iter()
         .enumerate()
         .map(|(index, entry)| (index, entry.fields.intersection(&difference.changed)))
         .filter(|(_, fields)| !fields.is_empty())
         .collect();
     if !conflicts.is_empty() && !request.force {
+        conflicts.sort_by_key(|(index, _)| (&entries[*index].manager, &entries[*index].operation));
         return Err(conflict(&entries, &conflicts));
     }
     for (index, fields) in &conflicts {
@@ -68,27 +57,12 @@ pub(crate) fn apply(
         entry.fields = entry.fields.difference(&difference.removed);
     }
     let mut entry = Entry::of(&request.manager, said);
-    if let Some(last) = last.filter(|last| last.fields == entry.fields && merged == *live) {
-        entry.time = last.time;
+    if merged == *live {
+        entry.time = last.and_then(|last| last.time);
     }
     entries.insert(entries.iter().take_while(|e| e.operation == "Apply").count(), entry);
     write_entries(&mut merged, &entries);
     Ok(merged)
-}
-
-fn check_version(config: &Value, live: &Value) -> Result<(), ApiError> {
-    let asked = meta(config, "resourceVersion");
-    if asked.is_empty() || asked == meta(live, "resourceVersion") {
-        return Ok(());
-    }
-    Err(ApiError::new(
-        Reason::Conflict,
-        format!(
-            "Operation cannot be fulfilled on {:?}: the object has been modified; please apply your changes to \
-             the latest version and try again",
-            meta(live, "name")
-        ),
-    ))
 }
 
 /// The owner of everything in an object that nobody owns yet.

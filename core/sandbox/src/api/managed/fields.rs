@@ -142,7 +142,7 @@ impl FieldSet {
         }
     }
 
-    /// Every path of the set as Kubernetes prints it: `.spec.ports[port=80].name`.
+    /// Every path of the set as Kubernetes prints it, `.spec.ports[port=80].name`, those of a place before those below it.
     pub(crate) fn paths(&self) -> Vec<String> {
         let mut paths = Vec::new();
         self.collect(&mut String::new(), &mut paths);
@@ -150,19 +150,20 @@ impl FieldSet {
     }
 
     fn collect(&self, path: &mut String, paths: &mut Vec<String>) {
+        for step in self.0.iter().filter(|(_, branch)| branch.member).map(|(step, _)| step) {
+            paths.push(format!("{path}{}", printed(step)));
+        }
         for (step, branch) in &self.0 {
             let length = path.len();
             path.push_str(&printed(step));
-            if branch.member {
-                paths.push(path.clone());
-            }
             branch.below.collect(path, paths);
             path.truncate(length);
         }
     }
 }
 
-fn printed(step: &str) -> String {
+/// A step as Kubernetes prints it in a path.
+pub(super) fn printed(step: &str) -> String {
     match step.split_once(':') {
         Some(("f", name)) => format!(".{name}"),
         Some(("k", key)) => {

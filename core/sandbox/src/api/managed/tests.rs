@@ -13,7 +13,7 @@ fn manager(name: &str, operation: &'static str) -> Manager {
 }
 
 fn request(name: &str, force: bool) -> Apply {
-    Apply { manager: manager(name, "Apply"), force, ignore_status: true }
+    Apply { manager: manager(name, "Apply"), force }
 }
 
 fn service(ports: Value, labels: Value) -> Value {

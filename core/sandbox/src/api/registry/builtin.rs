@@ -25,6 +25,7 @@ struct Row {
     create_only: bool,
     subresources: &'static [Subresource],
     strategy: &'static Strategy,
+    deprecation: Option<&'static str>,
 }
 
 const BASE: Row = Row {
@@ -38,6 +39,7 @@ const BASE: Row = Row {
     create_only: false,
     subresources: &[],
     strategy: &kinds::PLAIN,
+    deprecation: None,
 };
 const ALL: &[&str] = &["all"];
 const RBAC: &str = "rbac.authorization.k8s.io";
@@ -47,7 +49,15 @@ const ADMISSION: &str = "admissionregistration.k8s.io";
 
 static ROWS: &[Row] = &[
     Row { kind: "ConfigMap", plural: "configmaps", short_names: &["cm"], ..BASE },
-    Row { kind: "Endpoints", plural: "endpoints", short_names: &["ep"], ..BASE },
+    Row {
+        kind: "Endpoints",
+        plural: "endpoints",
+        short_names: &["ep"],
+        deprecation: Some(
+            "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+        ),
+        ..BASE
+    },
     Row { kind: "Event", plural: "events", short_names: &["ev"], ..BASE },
     Row {
         kind: "Namespace",
@@ -306,6 +316,7 @@ impl Row {
             subresources: self.subresources.to_vec(),
             schema: schema::builtin_kind(self.group, self.version, self.kind),
             strategy: self.strategy,
+            deprecation: self.deprecation.map(str::to_owned),
             custom: None,
         }
     }

@@ -103,10 +103,31 @@ fn resource(definition: &Value, version: &Value, storage: &str) -> Resource {
         subresources,
         schema: custom_type(&open_api),
         strategy,
+        deprecation: deprecation(definition, version),
         custom: Some(CustomFacts { columns: columns(version), scale, open_api }),
         group,
         kind,
     }
+}
+
+fn deprecation(definition: &Value, version: &Value) -> Option<String> {
+    if version["deprecated"] != json!(true) {
+        return None;
+    }
+    if let Some(warning) = version["deprecationWarning"].as_str() {
+        return Some(warning.to_owned());
+    }
+    let own = text(version, &["name"]);
+    let (group, kind) =
+        (text(definition, &["spec", "group"]), text(definition, &["spec", "names", "kind"]));
+    let better = list(definition, &["spec", "versions"])
+        .iter()
+        .filter(|v| v["served"] == json!(true) && v["deprecated"] != json!(true))
+        .map(|v| text(v, &["name"]))
+        .max_by_key(|name| version_order(name))
+        .filter(|name| version_order(name) > version_order(own));
+    let instead = better.map(|name| format!("; use {group}/{name} {kind}")).unwrap_or_default();
+    Some(format!("{group}/{own} {kind} is deprecated{instead}"))
 }
 
 fn custom_type(open_api: &Value) -> TypeRef {

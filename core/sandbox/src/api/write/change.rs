@@ -15,9 +15,9 @@ use crate::{
         object::{at, deleting, map_of, meta, meta_mut},
         read::{find, present},
         registry::Subresource,
-        request::Call,
+        request::{Call, Verb},
         shared::DEFINITIONS,
-        status::ApiError,
+        status::{ApiError, FieldError},
     },
     store::Stored,
 };
@@ -48,7 +48,7 @@ pub(super) async fn change(
         let edited = edit(&present(&call.resource, &old.value))?;
         let new = prepare(call, &old, edited).await?;
         let Some(new) = new else { return Ok(old.value.clone()) };
-        if call.dry_run() {
+        if call.dry_run {
             return Ok(new);
         }
         if let Some(stored) = store(call, &old, new)? {
@@ -72,22 +72,28 @@ async fn prepare(call: &Call, old: &Stored, edited: Edited) -> Result<Option<Val
     if resource.table == DEFINITIONS {
         definition::establish(&mut new);
     }
+    let version = stored_version(&new, call);
+    map_of(&mut new).insert("apiVersion".into(), version.into());
+    // The client owns what it changed, not what webhooks add.
+    if !edited.owned {
+        let manager = managed::Manager::update(call);
+        managed::record_change(&old.value, &mut new, resource.schema.get(), &manager);
+    }
     let before = new.clone();
     new = admission::mutate(call, "UPDATE", new, Some(&old.value)).await?;
     if new != before {
         decode::renormalise(call, &mut new);
         keep_server_fields(call, &mut new, &old.value);
     }
-    let version = stored_version(&new, call);
-    map_of(&mut new).insert("apiVersion".into(), version.into());
     if same_content(&new, &old.value) {
+        admission::validate(call, "UPDATE", Some(&new), Some(&old.value)).await?;
         return Ok(None);
     }
-    if !edited.owned {
-        let manager = managed::Manager::update(call);
-        managed::record_change(&old.value, &mut new, resource.schema.get(), &manager);
-    }
-    if resource.strategy.generation && asked_for(call, &new) != asked_for(call, &old.value) {
+    let counts = matches!(call.subresource, None | Some(Subresource::Scale));
+    if counts
+        && resource.strategy.generation
+        && asked_for(call, &new) != asked_for(call, &old.value)
+    {
         let generation = at(&old.value, &["metadata", "generation"]).and_then(Value::as_i64);
         meta_mut(&mut new).insert("generation".into(), json!(generation.unwrap_or(0) + 1));
     }
@@ -102,15 +108,16 @@ fn check_preconditions(call: &Call, new: &Value, old: &Stored) -> Result<(), Api
     if !version.is_empty() && version != "0" && version != old.revision.to_string() {
         return Err(ApiError::modified(&resource.plural, &resource.group, &call.name));
     }
-    if version.is_empty() && !resource.builtin() && call.verb == crate::api::request::Verb::Update {
-        let error = crate::api::status::FieldError::invalid(
-            "metadata.resourceVersion",
-            &json!(0),
-            "must be specified for an update",
-        );
+    if version.is_empty() && !resource.builtin() && call.verb == Verb::Update {
+        let why = "must be specified for an update";
+        let error = FieldError::invalid("metadata.resourceVersion", &json!(0), why);
         return Err(ApiError::invalid(&resource.kind, &resource.group, &call.name, &[error]));
     }
     let (uid, old_uid) = (meta(new, "uid"), meta(&old.value, "uid"));
+    if !uid.is_empty() && uid != old_uid && call.verb != Verb::Update {
+        let error = FieldError::invalid("metadata.uid", &json!(uid), "field is immutable");
+        return Err(ApiError::invalid(&resource.kind, &resource.group, &call.name, &[error]));
+    }
     if !uid.is_empty() && uid != old_uid {
         let why = format!(
             "Precondition failed: UID in precondition: {uid}, UID in object meta: {old_uid}"
@@ -178,6 +185,8 @@ fn keep_other_parts(call: &Call, new: &mut Value, old: &Value) {
             whole["spec"]["finalizers"] = finalizers;
             *new = whole;
         }
+        // It says where the Pod runs and, in the status, that it does.
+        Some(Subresource::Binding) => {}
         _ if status_apart => {
             match old.get("status") {
                 Some(status) => map_of(new).insert("status".into(), status.clone()),
@@ -228,11 +237,11 @@ fn store(call: &Call, old: &Stored, mut new: Value) -> Result<Option<Value>, Api
         service::allocate(shared, &mut new, Some(&old.value))?;
     }
     if deleting(&new) && finish::nothing_left(&new) {
-        let Ok(removed) = shared.store.remove(table, &call.key(), old.revision) else {
+        if shared.store.remove(table, &call.key(), old.revision).is_err() {
             return Ok(None);
-        };
+        }
         finish::after_removal(shared, table);
-        return Ok(Some(removed.value.clone()));
+        return Ok(Some(new));
     }
     let Ok(stored) = shared.store.replace(table, call.key(), old.revision, new) else {
         return Ok(None);

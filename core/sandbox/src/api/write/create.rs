@@ -152,7 +152,7 @@ fn store(call: &Call, mut object: Value) -> Result<Option<Value>, ApiError> {
     }
     let version = stored_version(&object, call);
     map_of(&mut object).insert("apiVersion".into(), version.into());
-    if call.dry_run() {
+    if call.dry_run {
         return Ok(Some(object));
     }
     let Some(stored) = shared.store.create(&resource.table, key, object) else { return Ok(None) };

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::api::{
     decode,
+    finish::{FOREGROUND, ORPHAN},
     object::{at, deleting, list, meta, text},
     registry::Subresource,
     request::Call,
@@ -15,6 +16,8 @@ use crate::api::{
 };
 
 const MAX_ANNOTATIONS: usize = 256 * 1024;
+/// Finalizers without a domain that built-in kinds may have.
+const OWN_FINALIZERS: [&str; 3] = [FOREGROUND, ORPHAN, "kubernetes"];
 
 pub(super) fn new_object(call: &Call, object: &Value) -> Result<(), ApiError> {
     let mut errors = Vec::new();
@@ -107,13 +110,60 @@ fn metadata(object: &Value, errors: &mut Vec<FieldError>) {
             message: format!("Too long: may not be more than {MAX_ANNOTATIONS} bytes"),
         });
     }
-    for (index, owner) in list(object, &["metadata", "ownerReferences"]).iter().enumerate() {
+    owners(object, errors);
+    finalizers(object, errors);
+}
+
+fn owners(object: &Value, errors: &mut Vec<FieldError>) {
+    let owners = list(object, &["metadata", "ownerReferences"]);
+    for owner in owners {
         for field in ["apiVersion", "kind", "name", "uid"] {
+            let why = if field == "apiVersion" {
+                "version must not be empty"
+            } else {
+                "must not be empty"
+            };
             if text(owner, &[field]).is_empty() {
-                let path = format!("metadata.ownerReferences[{index}].{field}");
-                errors.push(FieldError::invalid(path, &json!(""), "must not be empty"));
+                let path = format!("metadata.ownerReferences.{field}");
+                errors.push(FieldError::invalid(path, &json!(""), why));
             }
         }
+        if (text(owner, &["apiVersion"]), text(owner, &["kind"])) == ("v1", "Event") {
+            let why = "/v1, Kind=Event is disallowed from being an owner";
+            errors.push(FieldError::invalid("metadata.ownerReferences", owner, why));
+        }
+    }
+    let mut controllers = owners.iter().filter(|owner| owner["controller"] == json!(true));
+    if let (Some(first), Some(second)) = (controllers.next(), controllers.next()) {
+        let named =
+            |owner: &Value| format!("{}/{}", text(owner, &["kind"]), text(owner, &["name"]));
+        let why = format!(
+            "Only one reference can have Controller set to true. Found \"true\" in references for {} and {}",
+            named(first),
+            named(second)
+        );
+        errors.push(FieldError::invalid("metadata.ownerReferences", &json!(owners), &why));
+    }
+}
+
+fn finalizers(object: &Value, errors: &mut Vec<FieldError>) {
+    let builtin = !text(object, &["apiVersion"]).contains('.');
+    let finalizers = list(object, &["metadata", "finalizers"]);
+    for (index, finalizer) in finalizers.iter().enumerate() {
+        let name = finalizer.as_str().unwrap_or_default();
+        if let Some(why) = bad_key(name) {
+            errors.push(FieldError::invalid("metadata.finalizers", finalizer, why));
+        } else if builtin && !name.contains('/') && !OWN_FINALIZERS.contains(&name) {
+            errors.push(FieldError::invalid(
+                format!("metadata.finalizers[{index}]"),
+                finalizer,
+                "name is neither a standard finalizer name nor is it fully qualified",
+            ));
+        }
+    }
+    if [FOREGROUND, ORPHAN].iter().all(|own| finalizers.iter().any(|f| f == own)) {
+        let why = "finalizer orphan and foregroundDeletion cannot be both set";
+        errors.push(FieldError::invalid("metadata.finalizers", &json!(finalizers), why));
     }
 }
 
