@@ -51,6 +51,8 @@ enum Verb {
         #[arg(long)]
         kubernetes: PathBuf,
     },
+    /// Say what this machine lacks for clusters, and build what they are made of
+    Prepare(Where),
     /// Bring up the clusters east and west
     Up(Where),
     /// Take both clusters away, also those of a run that was killed
@@ -119,6 +121,7 @@ fn run_verb(cli: Cli) -> Result<()> {
     match cli.verb {
         Verb::ApiSuite { kubernetes, filter } => api_suite(&kubernetes, filter.as_deref()),
         Verb::Serve { kubernetes } => serve(&kubernetes),
+        Verb::Prepare(at) => at.provider(state).prepare(),
         Verb::Up(at) => {
             watch_signals()?;
             let clusters = at.provider(state);
