@@ -151,6 +151,26 @@ async fn apply_get_describe_and_delete() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn conflicts_refusals_and_tries_are_told() {
+    let Some(kubectl) = Kubectl::start().await else { return };
+    let map = |value: &str| {
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a}}\ndata: {{k: '{value}'}}\n")
+    };
+    kubectl.feed("apply --server-side --field-manager=one -f -", &map("1")).await;
+    let output = kubectl.run("apply --server-side --field-manager=two -f -", &map("2")).await;
+    let message = texts(&output).1;
+    let start = "error: Apply failed with 1 conflict: conflict with \"one\": .data.k\nPlease review the fields above";
+    assert!(!output.status.success() && message.starts_with(start), "{message}");
+    // Kubernetes' JSON patches replace what is not there, too.
+    let patch = "[{\"op\":\"replace\",\"path\":\"/data/new\",\"value\":\"x\"}]";
+    kubectl.ok(&format!("patch configmap a --type=json -p {patch}")).await;
+    let deleted = kubectl.ok("delete configmap a --dry-run=server").await;
+    assert!(deleted.contains("deleted (server dry run)"), "{deleted}");
+    let kept = kubectl.ok("get configmap a -o jsonpath={.data}{.metadata.deletionTimestamp}").await;
+    assert_eq!(kept, "{\"k\":\"1\",\"new\":\"x\"}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn label_annotate_patch_scale_and_rollout() {
     let Some(kubectl) = Kubectl::start().await else { return };
     kubectl.feed("apply -f -", MANIFESTS).await;

@@ -19,7 +19,8 @@ const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-no
 pub(crate) fn create_default_objects(shared: &Shared) {
     for name in NAMESPACES {
         let namespace = json!({
-            "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}, "spec": {}});
+            "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name},
+            "spec": {"finalizers": ["kubernetes"]}});
         add(shared, "/namespaces", "namespaces", namespace);
     }
     let roles: Vec<Value> = serde_json::from_str(include_str!("bootstrap/roles.json"))

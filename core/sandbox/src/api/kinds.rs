@@ -55,8 +55,13 @@ pub(crate) static PLAIN: Strategy = BASE;
 pub(crate) static STATUSFUL: Strategy = Strategy { status: true, ..BASE };
 pub(crate) static CUSTOM: Strategy = Strategy { generation: true, ..BASE };
 pub(crate) static CUSTOM_STATUS: Strategy = Strategy { status: true, generation: true, ..BASE };
-pub(crate) static NAMESPACE: Strategy =
-    Strategy { default: plain::namespace, status: true, name: dns_label, ..BASE };
+pub(crate) static NAMESPACE: Strategy = Strategy {
+    default: plain::namespace,
+    admit: plain::hold_namespace,
+    status: true,
+    name: dns_label,
+    ..BASE
+};
 pub(crate) static SECRET: Strategy = Strategy {
     default: plain::secret,
     validate: plain::validate_secret,

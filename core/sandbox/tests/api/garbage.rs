@@ -69,6 +69,23 @@ async fn an_owner_in_the_foreground_waits_for_what_it_owns() {
 }
 
 #[tokio::test]
+async fn an_owner_waits_only_for_those_who_block_it() {
+    let subject = Subject::with_controllers().await;
+    let owner = subject.post(MAPS, config_map("owner", json!({}))).await.ok();
+    let held = child(&subject, &owner, json!(["example.com/hold"])).await;
+    let mut owners = held["metadata"]["ownerReferences"].clone();
+    owners[0]["blockOwnerDeletion"] = false.into();
+    let patch = json!({"metadata": {"ownerReferences": owners}});
+    subject.patch(&path("child"), MERGE, patch).await.ok();
+    delete(&subject, "owner", "Foreground").await;
+    subject.until(&path("owner"), |answer| answer.code == 404).await;
+    let ends =
+        |answer: &super::subject::Answer| answer.body["metadata"]["deletionTimestamp"].is_string();
+    subject.until(&path("child"), ends).await;
+    subject.patch(&path("child"), MERGE, json!({"metadata": {"finalizers": null}})).await.ok();
+}
+
+#[tokio::test]
 async fn an_object_of_an_owner_that_never_was_goes() {
     let subject = Subject::with_controllers().await;
     let owner =

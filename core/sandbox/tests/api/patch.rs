@@ -24,6 +24,15 @@ async fn json_patches_hold_or_fail_as_a_whole() {
     let path = format!("{MAPS}/a");
     let good = json!([{"op": "test", "path": "/data/k", "value": "1"}, {"op": "replace", "path": "/data/k", "value": "2"}]);
     assert_eq!(subject.patch(&path, JSON_PATCH, good).await.ok()["data"]["k"], "2");
+    // What is replaced in a map need not be there.
+    let new = json!([{"op": "replace", "path": "/data/n", "value": "1"}]);
+    assert_eq!(subject.patch(&path, JSON_PATCH, new).await.ok()["data"]["n"], "1");
+    for op in [
+        json!({"op": "replace", "path": "/no/n", "value": "1"}),
+        json!({"op": "remove", "path": "/data/no"}),
+    ] {
+        subject.patch(&path, JSON_PATCH, json!([op])).await.refused(422, "Invalid");
+    }
     let bad = json!([{"op": "replace", "path": "/data/k", "value": "3"}, {"op": "test", "path": "/data/k", "value": "9"}]);
     let message = subject.patch(&path, JSON_PATCH, bad).await.refused(422, "Invalid");
     assert_eq!(message, "the server rejected our request due to an error in our request");

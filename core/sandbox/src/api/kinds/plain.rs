@@ -7,20 +7,26 @@
 use serde_json::{Map, Value, json};
 
 use crate::api::{
-    object::{at, default, list, map_at, text},
+    object::{at, default, list, map_at, map_of, text},
     pki::base64,
-    status::FieldError,
+    shared::Shared,
+    status::{ApiError, FieldError},
 };
 
 pub(super) fn namespace(object: &mut Map<String, Value>) {
-    let spec = map_at(object, "spec");
-    default(spec, "finalizers", json!(["kubernetes"]));
+    map_at(object, "spec");
     default(map_at(object, "status"), "phase", "Active");
     let metadata = map_at(object, "metadata");
     // Selectors of namespaces by name rely on this label.
     if let Some(name) = metadata.get("name").cloned().filter(|n| n != "") {
         map_at(metadata, "labels").insert("kubernetes.io/metadata.name".into(), name);
     }
+}
+
+/// A new namespace is held until it is empty; whoever empties it lets it go.
+pub(super) fn hold_namespace(_: &Shared, namespace: &mut Value) -> Result<(), ApiError> {
+    map_at(map_of(namespace), "spec").insert("finalizers".into(), json!(["kubernetes"]));
+    Ok(())
 }
 
 pub(super) fn secret(object: &mut Map<String, Value>) {
