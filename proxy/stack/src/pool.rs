@@ -29,9 +29,10 @@ pub struct Rules {
 }
 
 /// What is kept.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub enum State<K, C> {
     /// Nothing, and nobody sweeps.
+    #[default]
     Empty,
     /// Something, or nothing since a moment ago; somebody sweeps.
     Swept(Kept<K, C>),
@@ -77,12 +78,6 @@ pub enum Effect<C> {
     Begin,
     /// Nothing is left to sweep.
     End,
-}
-
-impl<K, C> Default for State<K, C> {
-    fn default() -> Self {
-        Self::Empty
-    }
 }
 
 impl<K: Hash + Eq, C: Connection> State<K, C> {
