@@ -23,7 +23,11 @@ use mesh_meshtls::{
 };
 use mesh_model::identity::Identity;
 use mesh_pki::{Key, TrustBundle};
-use mesh_process::{context::PodContext, drain, ready::{ReadyToken, Readiness}};
+use mesh_process::{
+    context::PodContext,
+    drain,
+    ready::{Readiness, ReadyToken},
+};
 use prometheus::Registry;
 use std::{path::Path, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
