@@ -9,21 +9,21 @@ mod plane;
 
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use mesh_http::{Body, ServerParams, Service as HttpService, detect::HttpVersion};
+use mesh_http::{Body, Service as HttpService};
 use mesh_model::{
     endpoint::{Endpoint, EndpointMetadata, ProtocolHint, TlsTarget},
     profile::Profile,
 };
-use plane::{NAME, Plane, Proxy, Service};
+use plane::{NAME, Plane, Proxy, Service, serve};
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     num::NonZeroU16,
     sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::watch,
 };
 
@@ -48,22 +48,6 @@ impl HttpService for Holds {
         let whole = body.collect().await?.to_bytes();
         Ok(Response::new(Body::full(whole)))
     }
-}
-
-async fn serve(ip: IpAddr, service: Holds) -> SocketAddr {
-    let listener = TcpListener::bind((ip, 0)).await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        loop {
-            let (io, _) = listener.accept().await.unwrap();
-            let service = service.clone();
-            tokio::spawn(async move {
-                let (params, never) = (ServerParams::default(), std::future::pending());
-                let _ = mesh_http::serve(io, HttpVersion::Http1, &params, service, never).await;
-            });
-        }
-    });
-    addr
 }
 
 /// Sends a body and reads it back, on a connection of its own.

@@ -5,6 +5,7 @@
 //! May touch: one connection. Must not touch: what frames mean. Callers: HTTP/2 client and server.
 
 use crate::error::Error;
+use mesh_stack::io::{BoxedIo, Flush};
 use parking_lot::Mutex;
 use std::{
     sync::{
@@ -121,6 +122,20 @@ impl<C: Codec> Pusher<C> {
             waker.wake();
         }
     }
+}
+
+/// What the codec has answered. When it waits, what it has written goes out.
+pub(crate) fn flushed<T>(
+    answer: Poll<Result<T, h2::Error>>,
+    flush: &Flush<BoxedIo>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<T, Error>> {
+    if answer.is_pending()
+        && let Poll::Ready(Err(error)) = flush.poll(cx)
+    {
+        return Poll::Ready(Err(error.into()));
+    }
+    answer.map_err(Error::from)
 }
 
 #[cfg(test)]

@@ -555,3 +555,27 @@ impl OutboundPolicies for Answers {
         }
     }
 }
+
+/// Serves HTTP, whichever version comes first.
+pub(crate) async fn serve(ip: IpAddr, service: impl mesh_http::Service) -> SocketAddr {
+    let listener = TcpListener::bind((ip, 0)).await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (io, _) = listener.accept().await.unwrap();
+            let service = service.clone();
+            tokio::spawn(async move {
+                let (found, io) = mesh_http::detect::detect(io, PATIENCE).await.unwrap();
+                let version = match found {
+                    mesh_http::detect::Detected::Http(version) => version,
+                    _ => mesh_http::detect::HttpVersion::Http1,
+                };
+                let params = mesh_http::ServerParams::default();
+                let never = std::future::pending();
+                // A client may leave at any time.
+                let _ = mesh_http::serve(io, version, &params, service, never).await;
+            });
+        }
+    });
+    addr
+}

@@ -5,12 +5,12 @@
 
 use crate::{
     PATIENCE,
-    plane::{NAME, Plane, Proxy, Service},
+    plane::{NAME, Plane, Proxy, Service, serve},
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full};
-use mesh_http::{Body, ServerParams, detect::HttpVersion};
+use mesh_http::Body;
 use mesh_model::{
     endpoint::{Endpoint, EndpointMetadata, ProtocolHint, TlsTarget},
     profile::Profile,
@@ -242,30 +242,6 @@ impl mesh_http::Service for App {
 fn with_trailers(data: Bytes, trailers: HeaderMap) -> Body {
     let body = Full::new(data).map_err(|never: std::convert::Infallible| match never {});
     Body::boxed(body.with_trailers(async move { Some(Ok(trailers)) }))
-}
-
-/// Serves HTTP, whichever version comes first.
-async fn serve(ip: std::net::IpAddr, service: impl mesh_http::Service) -> SocketAddr {
-    let listener = TcpListener::bind((ip, 0)).await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        loop {
-            let (io, _) = listener.accept().await.unwrap();
-            let service = service.clone();
-            tokio::spawn(async move {
-                let (found, io) = mesh_http::detect::detect(io, PATIENCE).await.unwrap();
-                let version = match found {
-                    mesh_http::detect::Detected::Http(version) => version,
-                    _ => HttpVersion::Http1,
-                };
-                let params = ServerParams::default();
-                let never = std::future::pending();
-                // A client may leave at any time.
-                let _ = mesh_http::serve(io, version, &params, service, never).await;
-            });
-        }
-    });
-    addr
 }
 
 async fn echo(ip: std::net::IpAddr) -> SocketAddr {

@@ -7,7 +7,7 @@ use super::SendError;
 use crate::{
     Body,
     body::{H2Recv, H2Send},
-    driven::{self, Codec, Pusher},
+    driven::{self, Codec, Pusher, flushed},
     error::Error,
     ping,
 };
@@ -55,13 +55,7 @@ struct Wire(Connection<Gather<BoxedIo>, Bytes>, Flush<BoxedIo>);
 
 impl Codec for Wire {
     fn poll(&mut self, _: &Pusher<Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        if let Poll::Ready(ended) = Pin::new(&mut self.0).poll(cx) {
-            return Poll::Ready(ended.map_err(Error::from));
-        }
-        match self.1.poll(cx) {
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
-            _ => Poll::Pending,
-        }
+        flushed(Pin::new(&mut self.0).poll(cx), &self.1, cx)
     }
 }
 

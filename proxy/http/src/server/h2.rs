@@ -8,7 +8,7 @@ use super::{Drain, Front, Http2ServerParams};
 use crate::{
     Body,
     body::{H2Recv, H2Send},
-    driven::{Codec, Driver, Pusher},
+    driven::{Codec, Driver, Pusher, flushed},
     error::Error,
     headers, ping,
 };
@@ -115,20 +115,6 @@ impl Codec for Wire {
             }
         }
     }
-}
-
-/// What the codec has answered. When it waits, what it has written goes out.
-fn flushed<T>(
-    answer: Poll<Result<T, h2::Error>>,
-    flush: &Flush<BoxedIo>,
-    cx: &mut Context<'_>,
-) -> Poll<Result<T, Error>> {
-    if answer.is_pending()
-        && let Poll::Ready(Err(error)) = flush.poll(cx)
-    {
-        return Poll::Ready(Err(error.into()));
-    }
-    answer.map_err(Error::from)
 }
 
 fn builder(params: &Http2ServerParams) -> Builder {
