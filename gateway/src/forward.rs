@@ -5,7 +5,8 @@
 //! 1. the name lies under the gateway's suffixes, and the client is not the gateway itself (`open`)
 //! 2. a request has not passed here before (`forwarded.rs`)
 //! 3. discovery knows the name and does not refuse it; checked at every use, so that a withdrawn export
-//!    ends at once on open connections too (`Gateway::onward`)
+//!    ends at once on open connections too (`Gateway::onward`). A no is asked again for a moment: the other
+//!    cluster may have heard of a new export before us (`Gateway::found`)
 //! 4. onward through the outbound half: profile, balancer, mesh TLS to the Pod
 //!
 //! May touch: heads of requests. Must not touch: bodies, sockets. Callers: the inbound half.
@@ -22,7 +23,11 @@ use mesh_model::{
 use mesh_outbound::{HttpService, Outbound, Target, TcpError};
 use mesh_process::settings::form::Suffix;
 use mesh_stack::{cache::Handle, io::BoxedIo};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep_until},
+};
 
 /// Settings of the gateway.
 #[derive(Clone, Debug)]
@@ -31,7 +36,16 @@ pub struct Config {
     pub suffixes: Vec<Suffix>,
     /// The gateway's own identity.
     pub id: Identity,
+    /// How long a name that is refused is asked for again before its request hears of it.
+    pub patience: Duration,
 }
+
+/// Good for [`Config::patience`]: an export reaches this cluster's gateway through its control plane, and the
+/// clients through the mirror of theirs; neither waits for the other.
+pub const PATIENCE: Duration = Duration::from_millis(500);
+
+/// More requests than this a worker do not wait for a name: they are refused at once.
+const MOST_WAITING: usize = 1000;
 
 /// A worker's gateway.
 #[derive(Clone)]
@@ -39,6 +53,7 @@ pub struct Gateway {
     config: Arc<Config>,
     outbound: Outbound,
     metrics: GatewayMetrics,
+    waiting: Arc<Semaphore>,
 }
 
 /// A named connection: what it wants, and what was found so far.
@@ -62,7 +77,8 @@ struct Found {
 impl Gateway {
     /// A gateway that sends through `outbound`, whose discovery says what is exported.
     pub fn new(config: Config, outbound: Outbound, metrics: GatewayMetrics) -> Self {
-        Self { config: Arc::new(config), outbound, metrics }
+        let waiting = Arc::new(Semaphore::new(MOST_WAITING));
+        Self { config: Arc::new(config), outbound, metrics, waiting }
     }
 
     fn refuse(&self, route: &Route, refusal: &Refusal) -> Error {
@@ -70,6 +86,25 @@ impl Gateway {
         let Inner { target, client, .. } = &*route.0;
         tracing::info!(%target, %client, %refusal, "Refused");
         refusal.into()
+    }
+
+    /// What serves the target, asked for again while it may still become known; or why nothing does.
+    async fn found(&self, route: &Route) -> Result<Arc<Found>, Error> {
+        let mut found = self.onward(route).await;
+        if matches!(found, Err(Refusal::NotExported | Refusal::Missing))
+            && let Ok(_one) = self.waiting.try_acquire()
+        {
+            let deadline = Instant::now() + self.config.patience;
+            let mut pause = Duration::from_millis(5);
+            while matches!(found, Err(Refusal::NotExported | Refusal::Missing))
+                && Instant::now() < deadline
+            {
+                sleep_until(deadline.min(Instant::now() + pause)).await;
+                pause *= 2;
+                found = self.onward(route).await;
+            }
+        }
+        found.map_err(|refusal| self.refuse(route, &refusal))
     }
 
     /// What serves the target now.
@@ -125,7 +160,7 @@ impl gateway::Gateway for Gateway {
         if forwarded::passed(request.headers(), id) {
             return Err(self.refuse(route, &Refusal::Forwarded));
         }
-        let found = self.onward(route).await.map_err(|refusal| self.refuse(route, &refusal))?;
+        let found = self.found(route).await?;
         let Inner { host, client, .. } = &*route.0;
         forwarded::append(request.headers_mut(), id, client, host);
         if request.version() != Version::HTTP_2
@@ -138,7 +173,7 @@ impl gateway::Gateway for Gateway {
     }
 
     async fn tunnel(&self, route: &Route, io: BoxedIo) -> Result<(), Error> {
-        let found = self.onward(route).await.map_err(|refusal| self.refuse(route, &refusal))?;
+        let found = self.found(route).await?;
         match self.outbound.tcp(&found.target, io).await {
             Ok(()) => Ok(()),
             Err(TcpError::Discover(error)) => Err(self.refuse(route, &error.into())),

@@ -16,7 +16,7 @@ mod snapshot;
 mod view;
 
 pub use self::{
-    forward::{Config, Gateway, Route},
+    forward::{Config, Gateway, PATIENCE, Route},
     metrics::GatewayMetrics,
     refusal::Refusal,
     remember::{RememberingDiscovery, RememberingPolicies},

@@ -141,6 +141,16 @@ impl Known {
         say(&self.endpoints, name, State::Refused(no));
     }
 
+    pub(crate) fn refuse_policy(&self, name: &str, code: RefusalCode) {
+        let no = Refusal { code, message: "not exported".into() };
+        say(&self.policies, name, State::Refused(no));
+    }
+
+    /// Whether anybody has asked for the name's profile, and been refused.
+    pub(crate) fn asked(&self, name: &str) -> bool {
+        self.profiles.lock().unwrap().contains_key(name)
+    }
+
     pub(crate) fn silence(&self) {
         self.silent.store(true, Ordering::SeqCst);
     }
@@ -227,6 +237,8 @@ pub(crate) struct World {
     pub(crate) west_outbound: Outbound,
     pub(crate) west_credentials: Credentials,
     pub(crate) view: View,
+    /// Of the gateways that are started from now on.
+    pub(crate) patience: Duration,
     watch: drain::Watch,
     _drain: drain::Signal,
 }
@@ -267,6 +279,7 @@ impl World {
             west_outbound,
             west_credentials,
             view,
+            patience: Duration::from_millis(20),
             watch: drain,
             _drain: signal,
             ca,
@@ -288,6 +301,7 @@ impl World {
         let config = mesh_gateway::Config {
             suffixes: vec!["svc.east.example.".parse().unwrap()],
             id: GATEWAY.parse().unwrap(),
+            patience: self.patience,
         };
         let counts = GatewayMetrics::new(metrics.registrar());
         let gateway = Gateway::new(config, sending, counts);

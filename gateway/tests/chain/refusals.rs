@@ -5,13 +5,14 @@ use bytes::{BufMut, BytesMut};
 use http::{HeaderValue, StatusCode};
 use http_body_util::BodyExt;
 use mesh_discover::RefusalCode;
+use mesh_gateway::View;
 use mesh_http::Body;
 use mesh_meshtls::Credentials;
 use mesh_model::{
     inbound::DefaultPolicy,
     transport::{SessionProtocol, TransportHeader},
 };
-use std::num::NonZeroU16;
+use std::{num::NonZeroU16, sync::Arc};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -202,6 +203,25 @@ async fn clients_that_the_policy_of_the_port_does_not_let_in() {
     world.gateway_policies.set(port, policy(DefaultPolicy::AllAuthenticated));
     let (status, _) = ask(&world, &world.west_credentials, to(HTTP2)).await;
     assert_eq!(status, 200, "the newest policy counts");
+}
+
+// proves: GW-11
+#[tokio::test]
+async fn a_name_that_becomes_known_a_moment_later_is_waited_for() {
+    let mut world = World::new().await;
+    world.patience = PATIENCE;
+    world.gateway = world.start_gateway(View::default(), world.gateway_metrics.clone());
+    let world = Arc::new(world);
+    let late = "late.demo.svc.east.example:8080";
+    let asking = {
+        let world = world.clone();
+        let header = header("late.demo.svc.east.example", 8080, HTTP2);
+        tokio::spawn(async move { ask(&world, &world.west_credentials, header).await })
+    };
+    eventually("the question for the name", || world.east.asked(late)).await;
+    world.east.service(late, world.pod_endpoint());
+    assert_eq!(asking.await.unwrap(), (200, String::new()));
+    assert!(!world.metrics().contains("gateway_refusals_total{"), "nothing was refused");
 }
 
 // proves: GW-3

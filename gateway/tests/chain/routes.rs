@@ -165,6 +165,23 @@ async fn a_route_opens_no_way_to_what_is_not_exported() {
     }
 }
 
+// proves: GW-3 GW-10
+#[tokio::test]
+async fn the_side_of_the_policies_may_say_that_the_export_has_ended() {
+    let world = World::new().await;
+    assert_eq!(ask(&world, h2("GET", "/")).await.0, StatusCode::OK);
+    world.east.refuse_policy(SERVICE, RefusalCode::FailedPrecondition);
+    let start = std::time::Instant::now();
+    while ask(&world, h2("GET", "/")).await.0 != StatusCode::NOT_FOUND {
+        assert!(start.elapsed() < PATIENCE);
+    }
+    // Exported again: its routes count as well, although the no was that stream's last word.
+    world.east.policy(SERVICE, policy(vec![marked(rule("/", to(SERVICE)), "again")]));
+    while ask(&world, h2("GET", "/")).await != (StatusCode::OK, "again".to_owned()) {
+        assert!(start.elapsed() < PATIENCE);
+    }
+}
+
 // proves: GW-10
 #[tokio::test]
 async fn retries_and_limits_of_routes_hold_at_the_gateway() {

@@ -320,6 +320,7 @@ fn gateway(
     let config = mesh_gateway::Config {
         suffixes: settings.policy.gateway_suffixes.clone(),
         id: started.credentials.local().clone(),
+        patience: mesh_gateway::PATIENCE,
     };
     let parts = GatewayParts {
         config,

@@ -94,10 +94,12 @@ impl Target {
         };
         let limit = parts.config.discovery_timeout;
         settled(&mut sources.profile, limit).await?;
-        if let Some(error) = gone(authority, &sources.profile.borrow()) {
+        // Without a profile there is nothing to wait for.
+        let routing = parts.config.routing;
+        if let Some(error) = gone(authority, &sources.profile.borrow(), &State::Pending, routing) {
             return Err(error);
         }
-        match parts.config.routing {
+        match routing {
             Routing::Sidecar => {
                 settled(&mut sources.policy, limit).await?;
             }
@@ -155,6 +157,7 @@ impl Sources {
     ) -> Result<Active, DiscoverError> {
         let profile = self.profile.borrow();
         let policy = self.policy.borrow();
+        let gone = gone(authority, &profile, &policy, parts.config.routing);
         let policy = match &*policy {
             State::Known(policy) => Some(policy),
             State::Pending => None,
@@ -168,7 +171,7 @@ impl Sources {
         let known = profile.known();
         let plan = plan::plan(authority, known, policy, parts.config.routing);
         let discovered = known.is_some() || policy.is_some();
-        let active = Active::new(plan, known, gone(authority, &profile), authority, parts, before);
+        let active = Active::new(plan, known, gone, authority, parts, before);
         Ok(Active { discovered, ..active })
     }
 
@@ -197,12 +200,24 @@ async fn follow(
     }
 }
 
-/// Whether a refused profile means that the destination is no more. An address without a profile is just an
-/// address; a name without one is not there, or not for us.
-fn gone(authority: &Authority, profile: &State<Profile>) -> Option<DiscoverError> {
-    match (authority, profile) {
-        (Authority::Name(_), State::Refused(refusal)) => Some(refused(refusal)),
-        (Authority::Name(_) | Authority::Socket(_), _) => None,
+/// Whether a refusal means that the destination is no more. An address without a profile is just an
+/// address; a name without one is not there, or not for us. To a gateway the policy's side may say it too,
+/// earlier or later than the profile's.
+fn gone(
+    authority: &Authority,
+    profile: &State<Profile>,
+    policy: &State<OutboundPolicy>,
+    routing: Routing,
+) -> Option<DiscoverError> {
+    match (authority, profile, policy, routing) {
+        (Authority::Socket(_), ..) => None,
+        (Authority::Name(_), State::Refused(refusal), ..) => Some(refused(refusal)),
+        (Authority::Name(_), _, State::Refused(refusal), Routing::Gateway)
+            if refusal.code == RefusalCode::FailedPrecondition =>
+        {
+            Some(refused(refusal))
+        }
+        (Authority::Name(_), ..) => None,
     }
 }
 
