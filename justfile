@@ -12,7 +12,7 @@ demo:
 test:
     cargo test --workspace
 
-# one step of CI: test demo fmt clippy deny doc tidy helm api e2e
+# one step of CI: test demo fmt clippy deny doc tidy helm api e2e bench
 ci step:
     .ci/run {{step}}
 

@@ -40,6 +40,8 @@ enum Arguments {
         #[arg(long, default_value = "bench.json")]
         json: PathBuf,
     },
+    /// Installs what the bench needs and tries whether it can make its networks; says what is in the way.
+    Prepare,
     /// Two minutes for CI: fails where the CPU's ratio to HAProxy is far off.
     Smoke,
     /// Half load while everything changes: fails on a failed request or a leak.
@@ -67,6 +69,11 @@ fn main() -> Result<()> {
             println!("written: {}", json.display());
             report.broken(false).iter().for_each(|line| println!("beyond the floor: {line}"));
             Ok(())
+        }
+        Arguments::Prepare => {
+            end_on_signals()?;
+            tools::Tools::ready(&[Peer::Haproxy, Peer::Mesh])?;
+            net::Net::up()?.rules(&[], &[])
         }
         Arguments::Smoke => {
             end_on_signals()?;
