@@ -18,7 +18,7 @@ use crate::output::{self, Glyph};
 /// Bound of one attempt (Linkerd's value).
 const ATTEMPT: Duration = Duration::from_secs(30);
 /// Pause between attempts of a check that may become good.
-const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(200);
 /// Where hints are explained; anchors are Linkerd's.
 const HINTS: &str = "https://linkerd.io/2/checks/#";
 
