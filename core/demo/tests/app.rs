@@ -115,5 +115,8 @@ async fn load_counts_good_and_failed() {
     assert_eq!(bad.failed.get("500"), Some(&5), "{bad}");
     let pace = Pace::Open { workers: 8, rate: 500, length: Duration::from_millis(200) };
     let open = load::run(&target(&app, "/", Protocol::Http1), pace).await;
-    assert!(open.good >= 90, "{open}");
+    // A machine that pauses loses some to `overload`; none is lost otherwise, and none is made up.
+    let overload = open.failed.get("overload").copied().unwrap_or_default();
+    assert_eq!(open.failures(), overload, "{open}");
+    assert!(open.good > 0 && open.good + overload <= 101, "{open}");
 }
