@@ -73,6 +73,8 @@ mod tests {
         let _client = tokio::net::TcpStream::connect(bound.local()).await.unwrap();
         let accepted = bound.listener().unwrap().accept().await;
         assert_eq!(of(&accepted, Source::Local).unwrap(), OrigDst(bound.local()));
-        assert!(of(&accepted, Source::Redirect).is_err());
+        // Where the kernel tracks connections (any NAT rule on the host will do), it names the address itself.
+        let asked = of(&accepted, Source::Redirect);
+        assert!(asked.is_err() || asked.unwrap() == OrigDst(bound.local()));
     }
 }
