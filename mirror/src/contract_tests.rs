@@ -30,6 +30,7 @@ use serde_json::{Value, json};
 use std::{
     convert::Infallible,
     fmt::Debug,
+    io::{Read, Write},
     net::SocketAddr,
     sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
@@ -197,7 +198,7 @@ impl Pair {
     }
 
     fn mirror(&self, identity: &str) -> Mirror {
-        let args = ["-namespace=mc".into()];
+        let args = ["-namespace=mc", "-metrics-addr=127.0.0.1:0"].map(Into::into);
         let name = identity.to_owned();
         let config =
             Config::parse(&args, move |v| (v == "HOSTNAME").then(|| name.clone())).unwrap();
@@ -206,7 +207,7 @@ impl Pair {
         let ended = stop.clone();
         let task = tokio::spawn(async move {
             let (registry, readiness) = (Registry::new(), Readiness::new());
-            mirror(config, &PodContext::default(), client, dial, &registry, &readiness, ended)
+            mirror(config, &PodContext::default(), client, dial, registry, readiness, ended)
                 .await
                 .unwrap();
         });
@@ -547,4 +548,58 @@ async fn a_link_of_garbage_is_told_and_its_mirrors_stay() {
     })
     .await;
     mirror.end().await;
+}
+
+// proves: PROC-1
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_asks_first_is_told_that_the_mirror_is_not_ready() {
+    let silent = tower::service_fn(|_: http::Request<kube::client::Body>| {
+        futures::future::pending::<Result<http::Response<kube::client::Body>, Infallible>>()
+    });
+    let client = Client::new(silent, "mc");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let admin = taken.local_addr().unwrap();
+    let args = [format!("-metrics-addr={admin}").into()];
+    let config = Config::parse(&args, |v| (v == "HOSTNAME").then(|| "pod-1".into())).unwrap();
+    let (readiness, stop) = (Readiness::new(), CancellationToken::new());
+    let run = || {
+        let (config, client, known, ended) =
+            (config.clone(), client.clone(), readiness.clone(), stop.clone());
+        let dial = Arc::new(Gate(Arc::default()));
+        tokio::spawn(async move {
+            mirror(config, &PodContext::default(), client, dial, Registry::new(), known, ended)
+                .await
+        })
+    };
+    // The port cannot be opened, yet readiness was held back already: nobody can have seen it before.
+    let before = readiness.subscribe();
+    run().await.unwrap().unwrap_err();
+    assert!(before.has_changed().unwrap(), "ready when the port opens");
+
+    drop(taken);
+    let running = run();
+    let asking = tokio::task::spawn_blocking(move || ask(admin));
+    let answer = tokio::time::timeout(Duration::from_secs(20), asking).await.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
+    let waiting = ["local services", "local endpoints", "namespaces", "links"];
+    assert_eq!(readiness.waiting_for(), waiting);
+    stop.cancel();
+    running.await.unwrap().unwrap();
+}
+
+/// What `/ready` answers as soon as the port is open: the question waits for whoever will answer it.
+fn ask(admin: SocketAddr) -> String {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match std::net::TcpStream::connect(admin) {
+            Ok(mut io) => {
+                io.write_all(b"GET /ready HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+                    .unwrap();
+                let mut answer = String::new();
+                io.read_to_string(&mut answer).unwrap();
+                return answer;
+            }
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+    }
 }

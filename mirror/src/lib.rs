@@ -78,11 +78,6 @@ async fn serve(config: Config) -> Result<(), Error> {
     let registry = Registry::new();
     let readiness = Readiness::new();
     let dial = identity::dial(&context, config.identity.as_ref())?;
-    let _admin = admin::serve(
-        context.bind(config.admin),
-        AdminState::new(registry.clone(), readiness.clone()),
-    )
-    .await?;
     let stop = CancellationToken::new();
     let ended = stop.clone();
     let draining = readiness.clone();
@@ -91,7 +86,7 @@ async fn serve(config: Config) -> Result<(), Error> {
         draining.set_draining();
         ended.cancel();
     });
-    mirror(config, &context, client, dial, &registry, &readiness, stop).await
+    mirror(config, &context, client, dial, registry, readiness, stop).await
 }
 
 /// The mirror itself, on whatever client and dialler it is given.
@@ -100,21 +95,25 @@ async fn mirror(
     context: &PodContext,
     client: Client,
     dial: Arc<dyn Dial>,
-    registry: &Registry,
-    readiness: &Readiness,
+    registry: Registry,
+    readiness: Readiness,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let metrics = metrics::Metrics::new(registry).map_err(|e| Error::Start(e.to_string()))?;
+    let metrics = metrics::Metrics::new(&registry).map_err(|e| Error::Start(e.to_string()))?;
     let resolver = Resolver::new(context, TtlBounds::default())
         .inspect_err(|error| tracing::warn!(%error, "gateways with names cannot be reached"))
         .ok();
     let world = feeds::Shared::default();
-    let _feeds = follow_local(&client, &world, readiness);
+    let _feeds = follow_local(&client, &world, &readiness);
+    let ready = readiness.block("links");
+    // After all that holds readiness back: whoever asks first on this port must not find us ready.
+    let admin = context.bind(config.admin);
+    let _admin = admin::serve(admin, AdminState::new(registry, readiness)).await?;
     let create_namespaces = config.create_namespaces;
     let common = Common { client, world, dial, resolver, metrics, create_namespaces };
     let scope =
         links::Scope { namespace: config.namespace, only: config.link, identity: config.pod_name };
-    links::run(common, scope, readiness.block("links"), stop).await;
+    links::run(common, scope, ready, stop).await;
     Ok(())
 }
 

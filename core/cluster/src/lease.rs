@@ -118,6 +118,8 @@ impl Runner {
         let mut signed: Option<Instant> = None;
         loop {
             let annotations = said.borrow_and_update().clone();
+            // Others may have seen a sign long before we are told that it was written.
+            let begun = Instant::now();
             let limit = signed.map(|at| self.params.hold().saturating_sub(at.elapsed()));
             let attempt = self.attempt(&mut current, &annotations);
             let attempted = match limit {
@@ -130,7 +132,7 @@ impl Runner {
             };
             let pause = match attempted {
                 Ok(true) => {
-                    signed = Some(Instant::now());
+                    signed = Some(begun);
                     self.held.send_if_modified(|held| !std::mem::replace(held, true));
                     self.params.renew
                 }
@@ -304,6 +306,14 @@ pub fn is_held(lease: &Lease, now: Timestamp) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use parking_lot::Mutex;
+    use std::{
+        future,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
 
     fn lease(holder: &str, renewed: i64) -> Lease {
         Lease {
@@ -343,5 +353,52 @@ mod tests {
         assert!(is_held(&lease("a", 980), now));
         assert!(!is_held(&lease("a", 900), now));
         assert!(!is_held(&lease("", 999), now));
+    }
+
+    /// Of one Lease: what an API server keeps, and when it was last written.
+    type Kept = Arc<Mutex<(Option<serde_json::Value>, Option<Instant>)>>;
+
+    /// An API server of one Lease whose n-th write is answered after `delays[n]`, and with all of these used
+    /// up, hears nothing any more.
+    fn slow(delays: &'static [u64]) -> (Client, Kept) {
+        let kept = Kept::default();
+        let (store, writes) = (kept.clone(), Arc::new(AtomicUsize::new(0)));
+        let answer = move |request: http::Request<kube::client::Body>| {
+            let (store, writes) = (store.clone(), writes.clone());
+            async move {
+                let reads = request.method() == http::Method::GET;
+                let count = writes.fetch_add(usize::from(!reads), Ordering::Relaxed);
+                let Some(delay) = delays.get(count) else { return future::pending().await };
+                if !reads {
+                    let written = request.into_body().collect_bytes().await.expect("a body");
+                    let written = serde_json::from_slice(&written).expect("a Lease");
+                    *store.lock() = (Some(written), Some(Instant::now()));
+                    tokio::time::sleep(Duration::from_secs(*delay)).await;
+                }
+                let (status, body) = match &store.lock().0 {
+                    Some(lease) => (200, lease.to_string()),
+                    None => (404, r#"{"reason": "NotFound", "code": 404}"#.to_owned()),
+                };
+                let body = kube::client::Body::from(body.into_bytes());
+                let response = http::Response::builder().status(status).body(body);
+                Ok::<_, std::convert::Infallible>(response.expect("a response"))
+            }
+        };
+        (Client::new(tower::service_fn(answer), "ns"), kept)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_holder_that_is_not_heard_stops_before_others_may_take_over() {
+        for delays in [&[0][..], &[0, 0], &[9], &[0, 9]] {
+            let (client, kept) = slow(delays);
+            let mut candidate = spawn(client, LeaseParams::new("ns", "l", "me"));
+            let patience = Duration::from_secs(600);
+            for held in [true, false] {
+                let seen = candidate.held.wait_for(|h| *h == held);
+                tokio::time::timeout(patience, seen).await.expect("in time").expect("it runs");
+            }
+            let silent = kept.lock().1.expect("it was written").elapsed();
+            assert!(silent < Duration::from_secs(30), "led for {silent:?} after {delays:?}");
+        }
     }
 }

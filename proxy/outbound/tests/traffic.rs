@@ -27,6 +27,8 @@ mod http2;
 mod ingress;
 #[path = "traffic/limits.rs"]
 mod limits;
+#[path = "traffic/lookups.rs"]
+mod lookups;
 #[path = "traffic/mesh_tls.rs"]
 mod mesh_tls;
 #[path = "traffic/panics.rs"]
