@@ -16,15 +16,12 @@ use crate::{
     connection::Connection,
     error::Error,
     gateway::Gateway,
-    profiles::{Asked, Names},
+    profiles::Names,
 };
 use ::http::{HeaderValue, Request, Response, uri};
 use decide::{Decision, Decisions};
 use exchange::InboundExchange;
-use futures::{
-    TryFutureExt,
-    future::{self, BoxFuture},
-};
+use futures::{TryFutureExt, future};
 use mesh_http::{
     Balancer, Body, Error as HttpError, ServerParams, Service, detect::HttpVersion,
     headers::CLIENT_ID, normalize, orig_proto,
@@ -106,12 +103,6 @@ struct Arrived {
     request: Request<Body>,
 }
 
-/// What a request asks for, if that is of interest.
-enum Name<'n> {
-    Known(Option<Arc<Asked>>),
-    Fresh(BoxFuture<'n, Arc<Asked>>),
-}
-
 struct Requests<S>(Arc<Inner<S>>);
 
 struct Inner<S> {
@@ -156,13 +147,7 @@ impl<S: Service> Inner<S> {
     async fn handle(&self, request: Request<Body>) -> Result<Response<Body>, HttpError> {
         let _in_flight = self.connection.shared.in_flight.enter()?;
         let Arrived { carried, span, decision, request } = self.arrive(request)?;
-        let (exchange, passed) = {
-            let asked = match self.asked(&request) {
-                Name::Known(asked) => asked,
-                Name::Fresh(asking) => Some(asking.await),
-            };
-            self.pass(&decision, asked.as_deref(), request)
-        };
+        let (exchange, passed) = self.pass(&decision, request);
         let sent = future::ready(passed).and_then(|request| self.next.call(request));
         match sent.await {
             Ok(response) => {
@@ -197,28 +182,17 @@ impl<S: Service> Inner<S> {
         Ok(Arrived { carried, span, decision, request })
     }
 
-    /// The name of a request that is let in.
-    fn asked(&self, request: &Request<Body>) -> Name<'_> {
-        let Some(names) = &self.names else { return Name::Known(None) };
-        if let Some(same) = names.same(request) {
-            return Name::Known(Some(same));
-        }
-        let Some((text, name)) = Names::said(request) else { return Name::Known(None) };
-        // Boxed: most requests have the name of the one before, and shall not make room for this.
-        Name::Fresh(Box::pin(names.ask(text, name)))
-    }
-
     /// Counts a request that is let in, and the request itself unless filters or limits refuse it.
     fn pass(
         &self,
         decision: &Decision,
-        asked: Option<&Asked>,
         request: Request<Body>,
     ) -> (InboundExchange, Result<Request<Body>, HttpError>) {
+        let asked = self.names.as_ref().and_then(|names| names.of(&request));
         let (mut request, mut exchange) = decision.series().begin(request);
         let passed = decision.filter(&mut request).and_then(|()| decision.limit(&self.connection));
         let passed = passed.map(|()| {
-            exchange.forward(decision.series(), asked, &request);
+            exchange.forward(decision.series(), asked.as_deref(), &request);
             request
         });
         (exchange, passed)
