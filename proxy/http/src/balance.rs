@@ -34,7 +34,7 @@ use mesh_stack::{
     tried::Tried,
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{sync::watch, time::Instant};
+use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Settings of a balancer.
@@ -181,7 +181,7 @@ impl Core {
     /// Sends a request to one endpoint after another, until one has seen it.
     async fn send(
         &self,
-        whole: Whole,
+        mut whole: Whole,
         tried: &mut Tried,
         prepare: impl Fn(&Endpoint, &mut Request<Body>) -> Result<(), Error> + Send + Sync,
     ) -> Result<Response<Body>, Error> {
@@ -189,7 +189,7 @@ impl Core {
         loop {
             let Picked { member: peer, pending } = self.acquire(&whole.lane_of, tried).await?;
             self.shared.gate.ready();
-            let Ok(ticket) = peer.admit(Instant::now()) else { continue };
+            let Ok(ticket) = peer.admit() else { continue };
             let mut verdict = Verdict::new(whole.judging, pending, ticket);
             let (client, addr) = (&peer.client, peer.client.endpoint.addr);
             tried.note(addr);
@@ -280,11 +280,14 @@ impl Core {
 impl Whole {
     /// The request for one endpoint, and who observes it there.
     fn attempt(
-        &self,
+        &mut self,
         to: &EndpointClient,
         prepare: impl Fn(&Endpoint, &mut Request<Body>) -> Result<(), Error>,
     ) -> Result<(Observer, Request<Body>), Error> {
-        let mut request = Request::from_parts(self.head.clone(), self.replay.attempt());
+        // The copy stays: it has no room for headers that the next hop needs.
+        let copy = self.head.clone();
+        let head = std::mem::replace(&mut self.head, copy);
+        let mut request = Request::from_parts(head, self.replay.attempt());
         prepare(&to.endpoint, &mut request)?;
         Ok((to.observe.request(&request), request))
     }

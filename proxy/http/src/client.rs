@@ -349,6 +349,9 @@ fn for_http2(mut request: Request<Body>) -> (Version, Request<Body>) {
 /// What a peer proxy says of its own failure is for this proxy, not for the application.
 fn strip_proxy_headers(response: &mut Response<Body>, meshed: bool) {
     let fields = response.headers_mut();
+    if !headers::any_of_mesh(fields) {
+        return;
+    }
     if let Some(reason) = fields.remove(headers::PROXY_ERROR).filter(|_| meshed) {
         tracing::info!(reason = %String::from_utf8_lossy(reason.as_bytes()), "the peer's proxy failed");
     }

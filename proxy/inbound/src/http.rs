@@ -171,9 +171,11 @@ impl<S: Service> Inner<S> {
     /// `async` function has borrowed once it keeps room for until its end.
     fn arrive(&self, mut request: Request<Body>) -> Result<Arrived, HttpError> {
         let carried = orig_proto::downgrade_request(&mut request);
-        request.headers_mut().remove(CLIENT_ID);
-        if let Some(id) = &self.client_id {
-            request.headers_mut().insert(CLIENT_ID, id.clone());
+        let fields = request.headers_mut();
+        // Whatever the client says of itself.
+        match &self.client_id {
+            Some(id) => drop(fields.insert(CLIENT_ID, id.clone())),
+            None => drop(fields.remove(CLIENT_ID)),
         }
         normalize::normalize(&mut request, || Some(self.default_authority.clone()))?;
         let metrics = &self.connection.shared.metrics;

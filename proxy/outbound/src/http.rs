@@ -139,11 +139,15 @@ impl Hop {
     /// Takes out what is for this proxy, and sets what is for the next.
     fn take(request: &mut Request<Body>, canonical: Option<&HeaderValue>) -> Self {
         let fields = request.headers_mut();
-        fields.remove(headers::CLIENT_ID);
+        let mut required = None;
+        if headers::any_of_mesh(fields) {
+            fields.remove(headers::CLIENT_ID);
+            required = fields.remove(headers::REQUIRE_ID);
+        }
         if let Some(canonical) = canonical {
             fields.insert(headers::DST_CANONICAL, canonical.clone());
         }
-        Self { required: fields.remove(headers::REQUIRE_ID) }
+        Self { required }
     }
 
     /// Makes a request fit for the endpoint that was chosen.
