@@ -189,18 +189,18 @@ impl RateLimitScope {
 
 impl InboundRouteSeries {
     /// Counts a request and watches its body, if it has one.
-    pub fn begin(&self, request: Request<Body>) -> (Request<Body>, RouteExchange) {
+    pub fn begin(&self, request: &mut Request<Body>) -> RouteExchange {
         self.0.requests.incr();
         let (series, start) = (self.clone(), Instant::now());
         if request.body().is_end_stream() {
             let request_end = RequestEnd::At(start);
-            return (request, RouteExchange { series, start, request_end, status: None });
+            return RouteExchange { series, start, request_end, status: None };
         }
         let end = Arc::new(OnceLock::new());
         let watch = RequestBody { series: self.clone(), end: end.clone() };
-        let request_end = RequestEnd::Watched(end);
-        let exchange = RouteExchange { series, start, request_end, status: None };
-        (request.map(|body| body.observed(watch)), exchange)
+        let body = std::mem::take(request.body_mut());
+        *request.body_mut() = body.observed(watch);
+        RouteExchange { series, start, request_end: RequestEnd::Watched(end), status: None }
     }
 
     fn finished(&self, status: u16) {

@@ -50,9 +50,8 @@ pub(crate) struct InboundExchange {
 
 impl RequestSeries {
     /// Counts a request on the route, and watches its body if it has one.
-    pub(crate) fn begin(&self, request: Request<Body>) -> (Request<Body>, InboundExchange) {
-        let (request, route) = self.route.begin(request);
-        (request, InboundExchange { route, endpoint: None })
+    pub(crate) fn begin(&self, request: &mut Request<Body>) -> InboundExchange {
+        InboundExchange { route: self.route.begin(request), endpoint: None }
     }
 }
 
