@@ -267,7 +267,6 @@ fn parts(started: &Started, metrics: &Metrics) -> Result<Parts, StartError> {
     inbound.profiles = Some(Profiles::new(
         Arc::new(NamedProfiles(plane.clone())),
         metrics.clone(),
-        control.profile_patience,
         settings.inbound.discovery_idle,
     ));
     Ok(Parts {

@@ -83,8 +83,6 @@ pub(crate) struct Control {
     pub(crate) workload: String,
     pub(crate) profile_networks: Vec<IpNet>,
     pub(crate) profile_suffixes: Vec<Suffix>,
-    /// How long a request that comes in waits for the profile of its name.
-    pub(crate) profile_patience: Duration,
     /// Initial, idle, lifetime.
     pub(crate) streams: [Option<Duration>; 3],
 }
@@ -243,10 +241,12 @@ fn contradiction(r: &mut Reader<'_>, rows: [&Setting; 2], values: [Duration; 2])
 fn unused(r: &mut Reader<'_>) -> Result<(), Reported> {
     let control = r.value(&t::CONTROL_LISTEN_ADDR, form::SOCKET);
     let tap = r.optional(&t::TAP_SVC_NAME, form::IDENTITY);
+    let patience = r.value(&t::PROFILE_TIMEOUT, form::DURATION);
     let spire = [&t::SPIRE_ADDR, &t::SPIRE_SOCKET].map(|row| r.optional(row, NOTHING));
     // All are read before the first complaint ends this.
     control?;
     tap?;
+    patience?;
     spire.into_iter().try_for_each(|setting| setting.map(drop))
 }
 
@@ -290,7 +290,6 @@ fn control(r: &mut Reader<'_>) -> Result<Control, Reported> {
     let workload = r.value(&t::POLICY_WORKLOAD, form::NON_EMPTY);
     let networks = r.value(&t::PROFILE_NETWORKS, form::NETWORKS);
     let suffixes = r.value(&t::PROFILE_SUFFIXES, form::SUFFIXES);
-    let patience = r.value(&t::PROFILE_TIMEOUT, form::DURATION);
     let streams = [&t::STREAM_INITIAL, &t::STREAM_IDLE, &t::STREAM_LIFETIME]
         .map(|row| r.optional(row, form::DURATION));
     let [initial, idle, lifetime] = streams;
@@ -313,7 +312,6 @@ fn control(r: &mut Reader<'_>) -> Result<Control, Reported> {
         workload: workload?,
         profile_networks: networks?,
         profile_suffixes: suffixes?,
-        profile_patience: patience?,
         streams,
     })
 }

@@ -34,7 +34,7 @@ use mesh_stack::{
     tried::Tried,
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{sync::watch, time::Instant};
+use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Settings of a balancer.
@@ -139,12 +139,13 @@ impl Balancer {
     ///
     /// # Errors
     /// When no endpoint became ready, or the chosen one failed after it may have seen the request.
-    pub async fn call(
+    pub fn call(
         &self,
         request: Request<Body>,
         prepare: impl Fn(&Endpoint, &mut Request<Body>) -> Result<(), Error> + Send + Sync,
-    ) -> Result<Response<Body>, Error> {
-        self.call_tried(request, &mut Tried::default(), prepare).await
+    ) -> impl Future<Output = Result<Response<Body>, Error>> + Send {
+        let whole = Whole::of(request, &self.core.judge);
+        async move { self.core.send(whole, &mut Tried::default(), prepare).await }
     }
 
     /// As [`Self::call`], for a request that may have been elsewhere before: it goes to an endpoint that it
@@ -158,11 +159,7 @@ impl Balancer {
         tried: &mut Tried,
         prepare: impl Fn(&Endpoint, &mut Request<Body>) -> Result<(), Error> + Send + Sync,
     ) -> impl Future<Output = Result<Response<Body>, Error>> + Send {
-        let lane_of = LaneOf::request(&request);
-        let judging = self.core.judge.request(request.headers());
-        let (head, body) = request.into_parts();
-        let whole = Whole { head, replay: Replay::new(body), lane_of, judging };
-        self.core.send(whole, tried, prepare)
+        self.core.send(Whole::of(request, &self.core.judge), tried, prepare)
     }
 }
 
@@ -181,7 +178,7 @@ impl Core {
     /// Sends a request to one endpoint after another, until one has seen it.
     async fn send(
         &self,
-        whole: Whole,
+        mut whole: Whole,
         tried: &mut Tried,
         prepare: impl Fn(&Endpoint, &mut Request<Body>) -> Result<(), Error> + Send + Sync,
     ) -> Result<Response<Body>, Error> {
@@ -189,13 +186,13 @@ impl Core {
         loop {
             let Picked { member: peer, pending } = self.acquire(&whole.lane_of, tried).await?;
             self.shared.gate.ready();
-            let Ok(ticket) = peer.admit(Instant::now()) else { continue };
+            let Ok(ticket) = peer.admit() else { continue };
             let mut verdict = Verdict::new(whole.judging, pending, ticket);
             let (client, addr) = (&peer.client, peer.client.endpoint.addr);
             tried.note(addr);
-            let (observer, request) =
+            let (observer, mut request) =
                 whole.attempt(client, &prepare).map_err(|e| e.at_endpoint(addr))?;
-            match client.send(client.lane(&whole.lane_of), request).await {
+            match client.send(client.lane(&whole.lane_of), &mut request).await {
                 Ok(response) => {
                     whole.replay.settle();
                     verdict.head(&response);
@@ -278,13 +275,23 @@ impl Core {
 }
 
 impl Whole {
+    fn of(request: Request<Body>, judge: &Judge) -> Self {
+        let lane_of = LaneOf::request(&request);
+        let judging = judge.request(request.headers());
+        let (head, body) = request.into_parts();
+        Self { head, replay: Replay::new(body), lane_of, judging }
+    }
+
     /// The request for one endpoint, and who observes it there.
     fn attempt(
-        &self,
+        &mut self,
         to: &EndpointClient,
         prepare: impl Fn(&Endpoint, &mut Request<Body>) -> Result<(), Error>,
     ) -> Result<(Observer, Request<Body>), Error> {
-        let mut request = Request::from_parts(self.head.clone(), self.replay.attempt());
+        // The copy stays: it has no room for headers that the next hop needs.
+        let copy = self.head.clone();
+        let head = std::mem::replace(&mut self.head, copy);
+        let mut request = Request::from_parts(head, self.replay.attempt());
         prepare(&to.endpoint, &mut request)?;
         Ok((to.observe.request(&request), request))
     }

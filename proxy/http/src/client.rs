@@ -225,10 +225,12 @@ impl EndpointClient {
         self.pool.close();
     }
 
+    /// Sends a request, and leaves an empty one in its place: handed down by value it would be moved at each step, and every
+    /// future on its way would have room for it.
     pub(crate) async fn send(
         self: &Arc<Self>,
         lane: Lane,
-        request: Request<Body>,
+        request: &mut Request<Body>,
     ) -> Result<Response<Body>, SendError> {
         let meshed = self.endpoint.metadata.tls.is_some();
         let mut response = match lane {
@@ -246,9 +248,12 @@ impl EndpointClient {
 
     async fn send_http2(
         self: &Arc<Self>,
-        request: Request<Body>,
+        request: &mut Request<Body>,
     ) -> Result<Response<Body>, SendError> {
-        let (version, request) = for_http2(request);
+        let version = request.version();
+        if version != Version::HTTP_2 {
+            orig_proto::upgrade_request(request);
+        }
         let sent = self.link.send(self, request).await;
         if version == Version::HTTP_2 {
             return sent;
@@ -268,7 +273,7 @@ impl EndpointClient {
 
     async fn send_http1(
         self: &Arc<Self>,
-        request: Request<Body>,
+        request: &mut Request<Body>,
     ) -> Result<Response<Body>, SendError> {
         let sent = self.pool.send(&self.shared, &self.endpoint, request).await;
         if let Err(SendError { error: Error::Connect(failure), .. }) = &sent {
@@ -337,18 +342,12 @@ impl SendError {
     }
 }
 
-/// The request as it is carried, and the version that it came with.
-fn for_http2(mut request: Request<Body>) -> (Version, Request<Body>) {
-    let version = request.version();
-    if version != Version::HTTP_2 {
-        orig_proto::upgrade_request(&mut request);
-    }
-    (version, request)
-}
-
 /// What a peer proxy says of its own failure is for this proxy, not for the application.
 fn strip_proxy_headers(response: &mut Response<Body>, meshed: bool) {
     let fields = response.headers_mut();
+    if !headers::any_of_mesh(fields) {
+        return;
+    }
     if let Some(reason) = fields.remove(headers::PROXY_ERROR).filter(|_| meshed) {
         tracing::info!(reason = %String::from_utf8_lossy(reason.as_bytes()), "the peer's proxy failed");
     }

@@ -22,33 +22,45 @@ pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// gRPC status text.
 pub const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// Settings of an upgrade to HTTP/2, which no proxy passes on.
-pub const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+pub(crate) const HTTP2_SETTINGS: &str = "http2-settings";
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION_HTTP: HeaderName = HeaderName::from_static("proxy-connection");
+/// Whether there may be headers of the mesh.
+pub fn any_of_mesh(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| name.as_str().starts_with("l5d-"))
+}
 
 /// Removes what belongs to one connection: every header that `connection` names, then `connection`,
 /// `upgrade`, `proxy-connection`, `keep-alive` (RFC 9110, section 7.6.1).
 pub fn strip_connection(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| name.trim().parse().ok())
-            // Framing is the codec's: a client cannot make a proxy drop it by naming it.
-            .filter(|n| *n != header::TRANSFER_ENCODING && *n != header::CONTENT_LENGTH)
-            .filter(|n| *n != header::HOST && *n != header::TE)
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
-        headers.remove(header::CONNECTION);
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        // Mostly they name no header.
+        .filter(|name| !["keep-alive", "close"].iter().any(|n| name.eq_ignore_ascii_case(n)))
+        .filter_map(|name| name.parse().ok())
+        // Framing is the codec's: a client cannot make a proxy drop it by naming it.
+        .filter(|n| *n != header::TRANSFER_ENCODING && *n != header::CONTENT_LENGTH)
+        .filter(|n| *n != header::HOST && *n != header::TE)
+        .collect();
+    for name in named {
+        headers.remove(name);
     }
-    headers.remove(header::UPGRADE);
-    headers.remove(PROXY_CONNECTION_HTTP);
-    headers.remove(KEEP_ALIVE);
+    remove_where(headers, is_of_connection);
+}
+
+fn is_of_connection(name: &str) -> bool {
+    matches!(name, "connection" | "upgrade" | "proxy-connection" | "keep-alive")
+}
+
+/// Removes headers by name. Most messages have few headers and none of those in question: a look at each costs less than
+/// a search for each name.
+pub(crate) fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
+    while let Some(name) = headers.keys().find(|name| unwanted(name.as_str())).cloned() {
+        headers.remove(name);
+    }
 }
 
 /// Whether an HTTP/1.1 request asks to leave HTTP: any `upgrade` but `h2c`, or CONNECT.
@@ -65,8 +77,7 @@ pub fn wants_upgrade<B>(request: &Request<B>) -> bool {
 /// Makes a header map fit for HTTP/2 (RFC 9113, section 8.2.2).
 pub fn for_http2(headers: &mut HeaderMap) {
     strip_connection(headers);
-    headers.remove(header::TRANSFER_ENCODING);
-    headers.remove(HTTP2_SETTINGS);
+    remove_where(headers, |name| matches!(name, "transfer-encoding" | HTTP2_SETTINGS));
     if headers.get(header::TE).is_some_and(|te| !te.as_bytes().eq_ignore_ascii_case(b"trailers")) {
         let trailers = headers
             .get_all(header::TE)

@@ -159,7 +159,9 @@ trait AnyService: Send + Sync {
 
 impl<S: Service> AnyService for S {
     fn call(&self, request: Request<Body>) -> BoxFuture<'_, Result<Response<Body>, Error>> {
-        Box::pin(Service::call(self, request))
+        // The box comes first: the call is then made in it, not moved to it.
+        let call = Box::write(Box::new_uninit(), Service::call(self, request));
+        Box::into_pin(call)
     }
 }
 
@@ -217,7 +219,7 @@ fn prepare(request: &mut Request<Body>, hold: &mpsc::Sender<()>) -> Result<(), E
         upgrade::ClientHalf::attach(request, hold.clone());
     } else {
         headers::strip_connection(request.headers_mut());
-        request.headers_mut().remove(headers::HTTP2_SETTINGS);
+        headers::remove_where(request.headers_mut(), |name| name == headers::HTTP2_SETTINGS);
     }
     Ok(())
 }

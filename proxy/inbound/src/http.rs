@@ -16,15 +16,12 @@ use crate::{
     connection::Connection,
     error::Error,
     gateway::Gateway,
-    profiles::{Asked, Names},
+    profiles::Names,
 };
 use ::http::{HeaderValue, Request, Response, uri};
 use decide::{Decision, Decisions};
 use exchange::InboundExchange;
-use futures::{
-    TryFutureExt,
-    future::{self, BoxFuture},
-};
+use futures::TryFutureExt;
 use mesh_http::{
     Balancer, Body, Error as HttpError, ServerParams, Service, detect::HttpVersion,
     headers::CLIENT_ID, normalize, orig_proto,
@@ -97,19 +94,12 @@ pub(crate) async fn serve<S: Service>(
     Ok(result?)
 }
 
-/// A request that has a route and may take it.
+/// What is known of a request that has a route and may take it.
 struct Arrived {
     /// It came over HTTP/2 that it does not speak.
     carried: bool,
     span: Option<OpenSpan>,
     decision: Decision,
-    request: Request<Body>,
-}
-
-/// What a request asks for, if that is of interest.
-enum Name<'n> {
-    Known(Option<Arc<Asked>>),
-    Fresh(BoxFuture<'n, Arc<Asked>>),
 }
 
 struct Requests<S>(Arc<Inner<S>>);
@@ -130,41 +120,43 @@ impl<S> Clone for Requests<S> {
 }
 
 impl<S: Service> Service for Requests<S> {
-    async fn call(&self, request: Request<Body>) -> Result<Response<Body>, HttpError> {
+    fn call(
+        &self,
+        mut request: Request<Body>,
+    ) -> impl Future<Output = Result<Response<Body>, HttpError>> + Send {
         let inner = &*self.0;
-        match &inner.connection.shared.config.access_log {
-            None => inner.respond(request).await,
-            Some(log) => {
-                let client = inner.client_id.as_ref();
-                let (entry, request) = Entry::begin(log, inner.connection.client, client, request);
-                // Boxed: where there is no log, requests shall not make room for it.
-                let (result, busy) = Box::pin(timed(inner.respond(request))).await;
-                entry.finish(result, busy)
-            }
+        async move {
+            let Some(log) = &inner.connection.shared.config.access_log else {
+                return inner.respond(&mut request).await;
+            };
+            let client = inner.client_id.as_ref();
+            let (entry, mut request) = Entry::begin(log, inner.connection.client, client, request);
+            // Boxed: where there is no log, requests shall not make room for it.
+            let (result, busy) = Box::pin(timed(inner.respond(&mut request))).await;
+            entry.finish(result, busy)
         }
     }
 }
 
 impl<S: Service> Inner<S> {
+    /// Answers a request, and leaves an empty one in its place: it is large, and each future on its way would else have room
+    /// for it.
     fn respond(
         &self,
-        request: Request<Body>,
+        request: &mut Request<Body>,
     ) -> impl Future<Output = Result<Response<Body>, HttpError>> + Send {
         self.handle(request).inspect_err(|error| self.count(error))
     }
 
-    async fn handle(&self, request: Request<Body>) -> Result<Response<Body>, HttpError> {
+    async fn handle(&self, request: &mut Request<Body>) -> Result<Response<Body>, HttpError> {
         let _in_flight = self.connection.shared.in_flight.enter()?;
-        let Arrived { carried, span, decision, request } = self.arrive(request)?;
-        let (exchange, passed) = {
-            let asked = match self.asked(&request) {
-                Name::Known(asked) => asked,
-                Name::Fresh(asking) => Some(asking.await),
-            };
-            self.pass(&decision, asked.as_deref(), request)
+        let Arrived { carried, span, decision } = self.arrive(request)?;
+        let (exchange, passed) = self.pass(&decision, request);
+        let sent = match passed {
+            Ok(()) => self.next.call(std::mem::take(request)).await,
+            Err(error) => Err(error),
         };
-        let sent = future::ready(passed).and_then(|request| self.next.call(request));
-        match sent.await {
+        match sent {
             Ok(response) => {
                 if let Some(span) = span {
                     span.end(response.status());
@@ -184,43 +176,33 @@ impl<S: Service> Inner<S> {
 
     /// What a request is, who sends it, and what it may do. These steps are functions of their own: what an
     /// `async` function has borrowed once it keeps room for until its end.
-    fn arrive(&self, mut request: Request<Body>) -> Result<Arrived, HttpError> {
-        let carried = orig_proto::downgrade_request(&mut request);
-        request.headers_mut().remove(CLIENT_ID);
-        if let Some(id) = &self.client_id {
-            request.headers_mut().insert(CLIENT_ID, id.clone());
+    fn arrive(&self, request: &mut Request<Body>) -> Result<Arrived, HttpError> {
+        let carried = orig_proto::downgrade_request(request);
+        let fields = request.headers_mut();
+        // Whatever the client says of itself.
+        match &self.client_id {
+            Some(id) => drop(fields.insert(CLIENT_ID, id.clone())),
+            None => drop(fields.remove(CLIENT_ID)),
         }
-        normalize::normalize(&mut request, || Some(self.default_authority.clone()))?;
+        normalize::normalize(request, || Some(self.default_authority.clone()))?;
         let metrics = &self.connection.shared.metrics;
-        let span = metrics.span(Direction::Inbound, SpanKind::Server, &mut request);
-        let decision = self.decisions.decide(&self.connection, &request)?;
-        Ok(Arrived { carried, span, decision, request })
-    }
-
-    /// The name of a request that is let in.
-    fn asked(&self, request: &Request<Body>) -> Name<'_> {
-        let Some(names) = &self.names else { return Name::Known(None) };
-        if let Some(same) = names.same(request) {
-            return Name::Known(Some(same));
-        }
-        let Some((text, name)) = Names::said(request) else { return Name::Known(None) };
-        // Boxed: most requests have the name of the one before, and shall not make room for this.
-        Name::Fresh(Box::pin(names.ask(text, name)))
+        let span = metrics.span(Direction::Inbound, SpanKind::Server, request);
+        let decision = self.decisions.decide(&self.connection, request)?;
+        Ok(Arrived { carried, span, decision })
     }
 
     /// Counts a request that is let in, and the request itself unless filters or limits refuse it.
     fn pass(
         &self,
         decision: &Decision,
-        asked: Option<&Asked>,
-        request: Request<Body>,
-    ) -> (InboundExchange, Result<Request<Body>, HttpError>) {
-        let (mut request, mut exchange) = decision.series().begin(request);
-        let passed = decision.filter(&mut request).and_then(|()| decision.limit(&self.connection));
-        let passed = passed.map(|()| {
-            exchange.forward(decision.series(), asked, &request);
-            request
-        });
+        request: &mut Request<Body>,
+    ) -> (InboundExchange, Result<(), HttpError>) {
+        let asked = self.names.as_ref().and_then(|names| names.of(request));
+        let mut exchange = decision.series().begin(request);
+        let passed = decision.filter(request).and_then(|()| decision.limit(&self.connection));
+        if passed.is_ok() {
+            exchange.forward(decision.series(), asked.as_deref(), request);
+        }
         (exchange, passed)
     }
 

@@ -5,7 +5,7 @@
 //! May touch: discovery, heads of requests. Must not touch: where requests go, policy. Callers: `http`.
 
 use http::Request;
-use mesh_discover::{State, settled};
+use mesh_discover::State;
 use mesh_http::{classify::Classify, headers};
 use mesh_model::{
     authority::{Authority, NameAddr},
@@ -15,7 +15,7 @@ use mesh_model::{
 use mesh_observe::{HttpSeries, Metrics};
 use mesh_stack::cache::{Cache, Handle};
 use parking_lot::Mutex;
-use std::{convert::Infallible, fmt, num::NonZeroU16, sync::Arc, time::Duration};
+use std::{fmt, num::NonZeroU16, sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 /// Where profiles come from.
@@ -32,7 +32,6 @@ struct Inner {
     cache: Cache<NameAddr, Known>,
     source: Arc<dyn ProfileSource>,
     metrics: Metrics,
-    patience: Duration,
 }
 
 /// Clients choose the names: more than this are not asked for at a time.
@@ -42,14 +41,19 @@ const MOST: usize = 1000;
 struct Known {
     name: NameAddr,
     metrics: Metrics,
+    told: Mutex<Told>,
+}
+
+/// What discovery has told of a name.
+struct Told {
     receiver: watch::Receiver<State<Profile>>,
-    routes: Mutex<Option<Arc<Routes>>>,
+    /// As they follow from what was received last; `None` without a profile of a name.
+    routes: Option<Arc<Routes>>,
 }
 
 /// The routes of a profile.
-struct Routes {
+pub(crate) struct Routes {
     profile: Arc<[ProfileRoute]>,
-    dst: NameAddr,
     series: Vec<HttpSeries>,
     /// For what no route matches.
     fallback: HttpSeries,
@@ -71,42 +75,36 @@ pub(crate) struct Asked {
 }
 
 /// Where a request is counted and how it is judged.
-pub(crate) struct OnRoute {
-    pub(crate) series: HttpSeries,
+pub(crate) struct OnRoute<'r> {
+    pub(crate) series: &'r HttpSeries,
     pub(crate) classify: Classify,
 }
 
 // === impl Profiles ===
 
 impl Profiles {
-    /// The first request for a name waits for its profile, for `patience` at most. Names unused for `idle`
-    /// are forgotten.
-    pub fn new(
-        source: Arc<dyn ProfileSource>,
-        metrics: Metrics,
-        patience: Duration,
-        idle: Duration,
-    ) -> Self {
-        Self(Arc::new(Inner { cache: Cache::new(idle), source, metrics, patience }))
+    /// Nothing waits for a profile: requests before it is known have no route. Names unused for `idle` are
+    /// forgotten.
+    pub fn new(source: Arc<dyn ProfileSource>, metrics: Metrics, idle: Duration) -> Self {
+        Self(Arc::new(Inner { cache: Cache::new(idle), source, metrics }))
     }
 
-    async fn get(&self, name: &NameAddr) -> Option<Handle<Known>> {
-        let Inner { cache, source, metrics, patience } = &*self.0;
+    /// `None` if there is no room for another name, or while another thread asks for it.
+    fn get(&self, name: &NameAddr) -> Option<Handle<Known>> {
+        let Inner { cache, source, metrics } = &*self.0;
         if let Some(known) = cache.get(name) {
             return Some(known);
         }
         if cache.len() >= MOST {
             return None;
         }
-        let build = || async {
+        cache.get_or_make(name, || {
             let mut receiver = source.watch(name);
-            // Without an answer in time the request goes on without; later ones may have it.
-            let _ = settled(&mut receiver, *patience).await;
-            let (name, metrics) = (name.clone(), metrics.clone());
-            Ok::<_, Infallible>(Known { name, metrics, receiver, routes: Mutex::default() })
-        };
-        let Ok(known) = cache.get_or_build(name, build).await;
-        Some(known)
+            // What is there already counts as news.
+            receiver.mark_changed();
+            let told = Mutex::new(Told { receiver, routes: None });
+            Known { name: name.clone(), metrics: metrics.clone(), told }
+        })
     }
 }
 
@@ -119,45 +117,44 @@ impl fmt::Debug for Profiles {
 // === impl Known ===
 
 impl Known {
-    /// The routes as the profile has them now; `None` without a profile of a name.
+    /// The routes as the profile has them now. Without news this compares one number.
     fn now(&self) -> Option<Arc<Routes>> {
-        let state = self.receiver.borrow();
-        let profile = state.known()?;
-        let dst = profile.fqn.as_ref()?;
-        let mut routes = self.routes.lock();
-        let kept = routes
-            .as_ref()
-            .filter(|kept| Arc::ptr_eq(&kept.profile, &profile.routes) && kept.dst.name == *dst);
-        if let Some(kept) = kept {
-            return Some(kept.clone());
+        let mut told = self.told.lock();
+        let Told { receiver, routes } = &mut *told;
+        let state = receiver.borrow_and_update();
+        if state.has_changed() {
+            *routes = self.routes(&state);
         }
-        let dst = NameAddr { name: dst.clone(), port: self.name.port };
-        let made = Arc::new(Routes::new(profile.routes.clone(), dst, &self.metrics));
-        *routes = Some(made.clone());
-        Some(made)
+        routes.clone()
+    }
+
+    fn routes(&self, state: &State<Profile>) -> Option<Arc<Routes>> {
+        let profile = state.known()?;
+        let dst = NameAddr { name: profile.fqn.clone()?, port: self.name.port };
+        Some(Arc::new(Routes::new(profile.routes.clone(), &dst, &self.metrics)))
     }
 }
 
 // === impl Routes ===
 
 impl Routes {
-    fn new(profile: Arc<[ProfileRoute]>, dst: NameAddr, metrics: &Metrics) -> Self {
+    fn new(profile: Arc<[ProfileRoute]>, dst: &NameAddr, metrics: &Metrics) -> Self {
         let name = dst.to_string();
         let series = |labels: &Labels| metrics.profile_routes.inbound(&name, labels);
         let fallback = series(&Labels::default());
         let series = profile.iter().map(|route| series(&route.labels)).collect();
-        Self { profile, dst, series, fallback }
+        Self { profile, series, fallback }
     }
 
-    fn of<B>(&self, request: &Request<B>) -> OnRoute {
+    /// The route of a request.
+    pub(crate) fn of<B>(&self, request: &Request<B>) -> OnRoute<'_> {
         let (method, path) = (request.method().as_str(), request.uri().path());
         let usual = Classify::request(request.headers());
         let mut routes = self.profile.iter().zip(&self.series);
         match routes.find(|(route, _)| route.condition.matches(method, path)) {
-            None => OnRoute { series: self.fallback.clone(), classify: usual },
+            None => OnRoute { series: &self.fallback, classify: usual },
             Some((route, series)) => {
-                let classify = usual.with_classes(&route.responses);
-                OnRoute { series: series.clone(), classify }
+                OnRoute { series, classify: usual.with_classes(&route.responses) }
             }
         }
     }
@@ -170,34 +167,33 @@ impl Names {
         Self { profiles, last: Mutex::default() }
     }
 
-    /// The name of a request if it is the one of the request before.
-    pub(crate) fn same<B>(&self, request: &Request<B>) -> Option<Arc<Asked>> {
-        let last = self.last.lock();
-        let last = last.as_ref()?;
-        (*last.text == *said(request).next()?).then(|| last.clone())
+    /// What a request asks for; `None` if it does not say.
+    pub(crate) fn of<B>(&self, request: &Request<B>) -> Option<Arc<Asked>> {
+        let mut last = self.last.lock();
+        if let Some(last) = &*last
+            && *last.text == *said(request).next()?
+        {
+            return Some(last.clone());
+        }
+        let asked = Arc::new(self.ask(request)?);
+        // What is not known may be so for the next request.
+        if asked.known.is_some() || asked.name.is_none() || self.profiles.is_none() {
+            *last = Some(asked.clone());
+        }
+        Some(asked)
     }
 
-    /// The name of any request: what a peer's profile has called it, else its authority.
-    pub(crate) fn said<B>(request: &Request<B>) -> Option<(Box<str>, Option<NameAddr>)> {
+    /// The name is what a peer's profile has called it, else the authority.
+    fn ask<B>(&self, request: &Request<B>) -> Option<Asked> {
         let mut text = None;
         for said in said(request) {
             text = Some(said);
             if let Ok(Authority::Name(name)) = Authority::parse(said, HTTP) {
-                return Some((said.into(), Some(name)));
+                let known = self.profiles.as_ref().and_then(|profiles| profiles.get(&name));
+                return Some(Asked { text: said.into(), name: Some(name), known });
             }
         }
-        Some((text?.into(), None))
-    }
-
-    /// Looks a name up.
-    pub(crate) async fn ask(&self, text: Box<str>, name: Option<NameAddr>) -> Arc<Asked> {
-        let known = match (&self.profiles, &name) {
-            (Some(profiles), Some(name)) => profiles.get(name).await,
-            _ => None,
-        };
-        let asked = Arc::new(Asked { text, name, known });
-        *self.last.lock() = Some(asked.clone());
-        asked
+        Some(Asked { text: text?.into(), name: None, known: None })
     }
 }
 
@@ -218,9 +214,9 @@ impl Asked {
         self.name.as_ref()
     }
 
-    /// The route of a request, if its name has a profile.
-    pub(crate) fn route<B>(&self, request: &Request<B>) -> Option<OnRoute> {
-        Some(self.known.as_ref()?.now()?.of(request))
+    /// The routes of the name, if its profile is known.
+    pub(crate) fn routes(&self) -> Option<Arc<Routes>> {
+        self.known.as_ref()?.now()
     }
 }
 
@@ -237,17 +233,17 @@ mod tests {
     }
 
     // proves: PROF-9
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn clients_cannot_make_us_ask_for_any_number_of_names() {
         let hour = Duration::from_secs(3600);
         let metrics = Metrics::new(hour);
-        let profiles = Profiles::new(Arc::new(Silent), metrics, Duration::ZERO, hour);
+        let profiles = Profiles::new(Arc::new(Silent), metrics, hour);
         for number in 0..=MOST {
             let name = NameAddr { name: format!("n{number}.shop").parse().unwrap(), port: HTTP };
-            let known = profiles.get(&name).await;
+            let known = profiles.get(&name);
             assert_eq!(known.is_some(), number < MOST, "{number}");
         }
         let first = NameAddr { name: "n0.shop".parse().unwrap(), port: HTTP };
-        assert!(profiles.get(&first).await.is_some(), "it is still known");
+        assert!(profiles.get(&first).is_some(), "it is still known");
     }
 }

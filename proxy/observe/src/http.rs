@@ -71,6 +71,7 @@ struct Outcome {
 #[derive(Debug)]
 pub struct Exchange {
     series: HttpSeries,
+    also: Option<HttpSeries>,
     classify: Classify,
     start: Instant,
     head: Option<Head>,
@@ -138,27 +139,27 @@ impl HttpSeries {
     /// Counts a request that is judged by these rules.
     pub fn begin_judged(&self, classify: Classify) -> Exchange {
         self.0.requests.incr();
-        Exchange { series: self.clone(), classify, start: Instant::now(), head: None, begun: false }
+        let (series, start) = (self.clone(), Instant::now());
+        Exchange { series, also: None, classify, start, head: None, begun: false }
     }
 
-    fn finished(&self, outcome: Outcome) {
+    fn finished(&self, outcome: &Outcome) {
         if outcome.is_usual() {
             self.usual().0.incr();
             return;
         }
         let mut others = self.0.others.lock();
-        match others.get(&outcome) {
+        match others.get(outcome) {
             Some(counter) => counter.incr(),
             None => {
                 let counter = self.0.families.responses.get(&outcome.labels(&self.0.labels));
                 counter.incr();
-                others.insert(outcome, counter);
+                others.insert(outcome.clone(), counter);
             }
         }
     }
 
-    fn first_frame(&self, status: StatusCode, start: Instant) {
-        let ms = start.elapsed().as_secs_f64() * 1000.0;
+    fn first_frame(&self, status: StatusCode, ms: f64) {
         if status == StatusCode::OK {
             self.usual().1.observe(ms);
             return;
@@ -214,6 +215,14 @@ impl Outcome {
 // === impl Exchange ===
 
 impl Exchange {
+    /// Counts the request in a second series too.
+    #[must_use]
+    pub fn also(mut self, series: &HttpSeries) -> Self {
+        series.0.requests.incr();
+        self.also = Some(series.clone());
+        self
+    }
+
     /// Watches the response's body to its end.
     pub fn respond(mut self, response: Response<Body>) -> Response<Body> {
         self.head(&response);
@@ -228,7 +237,7 @@ impl Exchange {
     /// The request failed before a response; `status` is what the client is told.
     pub fn fail(self, status: StatusCode, error: StreamError) {
         let class = Class { failure: true, grpc_status: None };
-        self.series.finished(Outcome { status, class, error });
+        self.finished(&Outcome { status, class, error });
     }
 
     /// The head of the response has come; its body tells this observer the rest.
@@ -239,8 +248,17 @@ impl Exchange {
     fn first(&mut self) {
         if !std::mem::replace(&mut self.begun, true) {
             let status = self.head.map_or(StatusCode::OK, Head::status);
-            self.series.first_frame(status, self.start);
+            let ms = self.start.elapsed().as_secs_f64() * 1000.0;
+            self.all().for_each(|series| series.first_frame(status, ms));
         }
+    }
+
+    fn finished(&self, outcome: &Outcome) {
+        self.all().for_each(|series| series.finished(outcome));
+    }
+
+    fn all(&self) -> impl Iterator<Item = &HttpSeries> {
+        std::iter::once(&self.series).chain(&self.also)
     }
 }
 
@@ -261,7 +279,7 @@ impl ObserveBody for Exchange {
         let Some(head) = self.head else { return };
         let mut class = head.end(trailers);
         class.failure |= error != StreamError::None;
-        self.series.finished(Outcome { status: head.status(), class, error });
+        self.finished(&Outcome { status: head.status(), class, error });
     }
 }
 

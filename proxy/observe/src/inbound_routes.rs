@@ -64,7 +64,7 @@ struct Series {
 pub struct RouteExchange {
     series: InboundRouteSeries,
     start: Instant,
-    request_end: Arc<OnceLock<Instant>>,
+    request_end: RequestEnd,
     status: Option<u16>,
 }
 
@@ -189,17 +189,18 @@ impl RateLimitScope {
 
 impl InboundRouteSeries {
     /// Counts a request and watches its body, if it has one.
-    pub fn begin(&self, request: Request<Body>) -> (Request<Body>, RouteExchange) {
+    pub fn begin(&self, request: &mut Request<Body>) -> RouteExchange {
         self.0.requests.incr();
-        let start = Instant::now();
-        let request_end = Arc::new(OnceLock::new());
-        let exchange = RouteExchange { series: self.clone(), start, request_end, status: None };
+        let (series, start) = (self.clone(), Instant::now());
         if request.body().is_end_stream() {
-            let _ = exchange.request_end.set(start);
-            return (request, exchange);
+            let request_end = RequestEnd::At(start);
+            return RouteExchange { series, start, request_end, status: None };
         }
-        let watch = RequestBody { series: self.clone(), end: exchange.request_end.clone() };
-        (request.map(|body| body.observed(watch)), exchange)
+        let end = Arc::new(OnceLock::new());
+        let watch = RequestBody { series: self.clone(), end: end.clone() };
+        let body = std::mem::take(request.body_mut());
+        *request.body_mut() = body.observed(watch);
+        RouteExchange { series, start, request_end: RequestEnd::Watched(end), status: None }
     }
 
     fn finished(&self, status: u16) {
@@ -218,6 +219,14 @@ impl InboundRouteSeries {
             seen.push((status, counter));
         }
     }
+}
+
+/// When a request has come to its end.
+#[derive(Debug)]
+enum RequestEnd {
+    /// It had no body.
+    At(Instant),
+    Watched(Arc<OnceLock<Instant>>),
 }
 
 struct RequestBody {
@@ -260,8 +269,12 @@ impl RouteExchange {
         let Series { request_duration, response_duration, .. } = &*self.series.0;
         let seconds = |since: Instant| now.saturating_duration_since(since).as_secs_f64();
         request_duration.observe(seconds(self.start));
+        let request_end = match &self.request_end {
+            RequestEnd::At(end) => Some(*end),
+            RequestEnd::Watched(end) => end.get().copied(),
+        };
         // A response may end before its request does.
-        response_duration.observe(self.request_end.get().map_or(0.0, |end| seconds(*end)));
+        response_duration.observe(request_end.map_or(0.0, seconds));
         self.series.finished(self.status.unwrap_or(UNKNOWN));
     }
 }

@@ -83,7 +83,7 @@ impl Service for Connection {
         // The absolute form was for this proxy; the server gets the origin form (RFC 9112, 3.2.1).
         request.extensions_mut().remove::<AbsoluteForm>();
         request.headers_mut().remove(::http::header::PROXY_AUTHORIZATION);
-        self.outbound.send(&target, request).await
+        self.outbound.send(&target, &mut request).await
     }
 }
 

@@ -4,8 +4,8 @@
 //! May touch: requests and responses. Must not touch: sockets. Callers: `sidecar`, `explicit`,
 //! `ingress`, the gateway.
 //!
-//! Whoever changes a request on its way takes it and gives it back, in a function of its own: what an `async`
-//! function has borrowed once it keeps room for until its end, and there are many on a request's way.
+//! A request is handed down by reference, and is taken where it is sent, which leaves an empty one in its place: it is
+//! large, and each of the many futures on its way would else have room for it, and move it.
 
 mod filters;
 mod rule;
@@ -53,10 +53,11 @@ impl Service for HttpService {
         &self,
         mut request: Request<Body>,
     ) -> impl Future<Output = Result<Response<Body>, Error>> + Send {
-        let named = normalize::normalize(&mut request, || self.default_authority.clone());
+        // A function that is `async` as a whole would have room for its argument twice.
+        let Self { outbound, target, default_authority } = self;
         async move {
-            named?;
-            self.outbound.send(&self.target, request).await
+            normalize::normalize(&mut request, || default_authority.clone())?;
+            outbound.send(target, &mut request).await
         }
     }
 }
@@ -66,7 +67,7 @@ impl Outbound {
     pub(crate) fn send(
         &self,
         target: &Target,
-        request: Request<Body>,
+        request: &mut Request<Body>,
     ) -> impl Future<Output = Result<Response<Body>, Error>> + Send {
         self.send_now(target, request).map_err(move |error| {
             self.parts().metrics.errors.outbound_http(error.kind());
@@ -77,15 +78,15 @@ impl Outbound {
     async fn send_now(
         &self,
         target: &Target,
-        request: Request<Body>,
+        request: &mut Request<Body>,
     ) -> Result<Response<Body>, Error> {
         let _place = self.in_flight().enter()?;
         let active = target.active_arc();
-        let (Chosen { rule, hop, span }, request) = self.choose(&active, request)?;
+        let Chosen { rule, hop, span } = self.choose(&active, request)?;
         let sent = match &active.profile {
             None => rule.send(&hop, request).await,
             Some(profile) => {
-                let hop = &hop;
+                let (hop, request) = (&hop, std::mem::take(request));
                 let send = |request, tried| rule.deliver(hop, request, tried);
                 let available = || rule.choice.is_available(Backend::takes_http);
                 // Boxed: other requests shall not make room for it.
@@ -102,14 +103,14 @@ impl Outbound {
     fn choose<'a>(
         &self,
         active: &'a Active,
-        mut request: Request<Body>,
-    ) -> Result<(Chosen<'a>, Request<Body>), Error> {
-        let span = self.server_span(&mut request);
+        request: &mut Request<Body>,
+    ) -> Result<Chosen<'a>, Error> {
+        let span = self.server_span(request);
         let router = active.http(request.version());
-        let chosen = router.choose(|| RequestView::of(&request));
+        let chosen = router.choose(|| RequestView::of(request));
         let rule = chosen.and_then(|c| c.route.rule(c.rule)).ok_or(Error::NoRoute)?;
-        let hop = Hop::take(&mut request, active.canonical.as_ref());
-        Ok((Chosen { rule, hop, span }, request))
+        let hop = Hop::take(request, active.canonical.as_ref());
+        Ok(Chosen { rule, hop, span })
     }
 
     /// The sidecar's side as a server. A gateway's is inbound.
@@ -139,11 +140,15 @@ impl Hop {
     /// Takes out what is for this proxy, and sets what is for the next.
     fn take(request: &mut Request<Body>, canonical: Option<&HeaderValue>) -> Self {
         let fields = request.headers_mut();
-        fields.remove(headers::CLIENT_ID);
+        let mut required = None;
+        if headers::any_of_mesh(fields) {
+            fields.remove(headers::CLIENT_ID);
+            required = fields.remove(headers::REQUIRE_ID);
+        }
         if let Some(canonical) = canonical {
             fields.insert(headers::DST_CANONICAL, canonical.clone());
         }
-        Self { required: fields.remove(headers::REQUIRE_ID) }
+        Self { required }
     }
 
     /// Makes a request fit for the endpoint that was chosen.

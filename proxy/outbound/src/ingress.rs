@@ -80,6 +80,6 @@ impl Service for Ingress {
         if !target.active().discovered {
             return Err(unknown("the control plane does not know it").into());
         }
-        self.outbound.send(&target, request).await
+        self.outbound.send(&target, &mut request).await
     }
 }

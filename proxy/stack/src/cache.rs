@@ -83,6 +83,16 @@ where
         }
     }
 
+    /// The value of `key`, made now if it is missing; `None` while somebody builds it.
+    pub fn get_or_make(&self, key: &K, make: impl FnOnce() -> V) -> Option<Handle<V>> {
+        let handle = self.checkout(key);
+        if !handle.entry.value.initialized() {
+            // Fails if somebody is quicker, whose value then is as good.
+            let _ = handle.entry.value.set(make());
+        }
+        handle.entry.value.initialized().then_some(handle)
+    }
+
     /// The value of `key` if it has been built.
     pub fn get(&self, key: &K) -> Option<Handle<V>> {
         let entry = self.shared.entries.lock().get(key)?.clone();
@@ -283,6 +293,15 @@ mod tests {
         let (a, b) = tokio::join!(cache.get_or_build(&1, build), cache.get_or_build(&1, build));
         assert_eq!((*a.unwrap(), *b.unwrap()), (7, 7));
         assert_eq!(built.load(Ordering::SeqCst), 1);
+
+        let made = |cache: &Cache<u8, u8>| cache.get_or_make(&3, || 3).map(|made| *made);
+        let three = cache.get_or_build(&3, || async {
+            tokio::task::yield_now().await;
+            Ok::<u8, Infallible>(4)
+        });
+        let (four, meanwhile) = tokio::join!(three, async { made(&cache) });
+        assert_eq!((*four.unwrap(), meanwhile, made(&cache)), (4, None, Some(4)));
+        assert_eq!(cache.get_or_make(&5, || 5).as_deref(), Some(&5));
 
         let failed = cache.get_or_build(&2, || async { Err::<u8, &str>("no") }).await;
         assert_eq!(failed.unwrap_err(), "no");

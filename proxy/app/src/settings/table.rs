@@ -130,7 +130,7 @@ rows! { CONTROL:
     POLICY_WORKLOAD = row!("POLICY_WORKLOAD", "workload sent with policy requests");
     PROFILE_NETWORKS = row!("DESTINATION_PROFILE_NETWORKS", "addresses that are looked up", "");
     PROFILE_SUFFIXES = row!("DESTINATION_PROFILE_SUFFIXES", "names that are looked up", "svc.cluster.local.");
-    PROFILE_TIMEOUT = row!("DESTINATION_PROFILE_INITIAL_TIMEOUT", "how long the first request for a name waits inbound for its profile, which is for metrics alone", "500ms");
+    PROFILE_TIMEOUT = row!("DESTINATION_PROFILE_INITIAL_TIMEOUT", "how long a request waits inbound for its profile; none waits", "500ms").ignored();
     DNS_MIN_TTL = row!("DNS_MIN_TTL", "answers hold at least this long");
     DNS_MAX_TTL = row!("DNS_MAX_TTL", "answers hold at most this long");
     CLUSTER_NETWORKS = row!("POLICY_CLUSTER_NETWORKS", "networks of the cluster-* default policies", "");

@@ -25,9 +25,6 @@ use tokio::{
 
 pub(crate) const TRACE: [u8; 16] = *b"a trace of tests";
 pub(crate) const PARENT_SPAN: [u8; 8] = *b"a client";
-/// Of [`Pair::all_kinds_of_traffic`], those that go to the application through both proxies.
-pub(crate) const MESHED_REQUESTS: u64 = 4;
-
 pub(crate) struct Pair {
     /// Holds the files that its proxies read.
     _plane: Plane,
@@ -98,18 +95,30 @@ impl Pair {
         Self { _plane: plane, client, server, collector, told }
     }
 
-    /// Requests, calls, bytes, and requests that fail.
-    pub(crate) async fn all_kinds_of_traffic(&self) {
+    /// Requests, calls, bytes, and requests that fail. Returns how many requests go to the application through
+    /// both proxies.
+    pub(crate) async fn all_kinds_of_traffic(&self) -> u64 {
         assert!(self.ask("GET", "web.demo", "/", "").await.starts_with("HTTP/1.1 200"));
-        // Profiles of what comes in are known by full names.
-        let whole = self.ask("POST", "web.demo.svc.cluster.local", "/", "").await;
-        assert!(whole.starts_with("HTTP/1.1 200"), "{whole}");
+        let named = tokio::time::timeout(PATIENCE, self.until_on_a_route()).await.unwrap();
         assert!(self.ask("GET", "web.demo", "/broken", "").await.starts_with("HTTP/1.1 500"));
         let grpc = "content-type: application/grpc\r\nte: trailers\r\n";
         assert!(self.ask("POST", "web.demo", "/s/m", grpc).await.starts_with("HTTP/1.1 200"));
         // Outside the zone of Services: refused by the client's proxy.
         assert!(self.ask("GET", "no.such.example", "/", "").await.starts_with("HTTP/1.1 502"));
         self.tunnel().await;
+        3 + named
+    }
+
+    /// Requests until one counts under its profile on the server's side, where profiles are known by full names
+    /// and no request waits for one. Returns how many it took.
+    async fn until_on_a_route(&self) -> u64 {
+        let mut sent = 0;
+        while !self.server.get("/metrics").await.1.contains("\nroute_response_total{") {
+            let whole = self.ask("POST", "web.demo.svc.cluster.local", "/", "").await;
+            assert!(whole.starts_with("HTTP/1.1 200"), "{whole}");
+            sent += 1;
+        }
+        sent
     }
 
     /// Sends a request with a context; what the application was told of it.

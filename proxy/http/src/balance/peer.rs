@@ -33,10 +33,10 @@ impl Peer {
     }
 
     /// Lets a request pass the breaker, if there is one.
-    pub(super) fn admit(&self, now: Instant) -> Result<Option<Ticket>, Refused> {
+    pub(super) fn admit(&self) -> Result<Option<Ticket>, Refused> {
         match &self.breaker {
             None => Ok(None),
-            Some(breaker) => breaker.admit(now).map(Some).ok_or(Refused),
+            Some(breaker) => breaker.admit(Instant::now()).map(Some).ok_or(Refused),
         }
     }
 

@@ -22,6 +22,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
 };
+use tokio::time::Instant;
 
 const MINUTE: Duration = Duration::from_secs(60);
 

@@ -87,12 +87,12 @@ struct Sent {
 
 impl Sent {
     /// Makes the request fit for HTTP/1.
-    fn of(mut request: Request<Body>) -> (Self, Request<Body>) {
-        let client = ClientHalf::take(&request);
-        let key = Key::of(&request).filter(|_| client.is_none());
-        normalize::for_http1(&mut request);
+    fn of(request: &mut Request<Body>) -> Self {
+        let client = ClientHalf::take(request);
+        let key = Key::of(request).filter(|_| client.is_none());
+        normalize::for_http1(request);
         let connect = request.method() == Method::CONNECT;
-        (Self { client, key, connect }, request)
+        Self { client, key, connect }
     }
 }
 
@@ -116,9 +116,10 @@ impl Pool {
         &self,
         shared: &Shared,
         endpoint: &Endpoint,
-        request: Request<Body>,
+        request: &mut Request<Body>,
     ) -> Result<Response<Body>, SendError> {
-        let (Sent { client, key, connect }, request) = Sent::of(request);
+        let Sent { client, key, connect } = Sent::of(request);
+        let request = std::mem::take(request);
         let (response, mut connection) =
             self.exchange(shared, endpoint, key.as_ref(), request).await?;
         if is_upgrade(&response, connect) {

@@ -104,7 +104,7 @@ impl Handle {
 
     pub(crate) async fn send(
         mut self,
-        request: Request<Body>,
+        request: &mut Request<Body>,
     ) -> Result<Response<Body>, SendError> {
         self.active.store(true, Ordering::Relaxed);
         poll_fn(|cx| self.send.poll_ready(cx)).await.map_err(SendError::unprocessed)?;
@@ -116,10 +116,10 @@ impl Handle {
     /// Opens a stream. What takes the rest of the request's body to it can be cancelled.
     fn open(
         &mut self,
-        mut request: Request<Body>,
+        request: &mut Request<Body>,
     ) -> Result<(ResponseFuture, Option<oneshot::Sender<()>>), SendError> {
         *request.version_mut() = Version::HTTP_2;
-        let (parts, body) = request.into_parts();
+        let (parts, body) = std::mem::take(request).into_parts();
         let ends = body.is_end_stream();
         let head = Request::from_parts(parts, ());
         let (response, stream) =

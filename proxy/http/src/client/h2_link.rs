@@ -106,7 +106,7 @@ impl Link {
     pub(crate) async fn send(
         &self,
         client: &EndpointClient,
-        request: Request<Body>,
+        request: &mut Request<Body>,
     ) -> Result<Response<Body>, SendError> {
         let handle = match &*self.state.lock() {
             State::Ready(handle) | State::Withdrawn(Some(handle)) => handle.clone(),

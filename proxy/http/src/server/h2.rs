@@ -26,7 +26,7 @@ use std::{
     io,
     pin::pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 use tokio::sync::Notify;
@@ -106,13 +106,17 @@ struct Wire {
 impl Codec for Wire {
     fn poll(&mut self, me: &Pusher<Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         loop {
-            let accepted = self.connection.poll_accept(cx).map(Option::transpose);
-            match ready!(flushed(accepted, &self.flush, cx))? {
-                None => return Poll::Ready(Ok(())),
-                Some((request, respond)) => {
+            let end = match self.connection.poll_accept(cx) {
+                // Matched at once: it is large, and would be moved at each step.
+                Poll::Ready(Some(Ok((request, respond)))) => {
                     tokio::spawn(stream(self.front.clone(), request, respond, me.clone()));
+                    continue;
                 }
-            }
+                Poll::Ready(Some(Err(error))) => Poll::Ready(Err(error)),
+                Poll::Ready(None) => Poll::Ready(Ok(())),
+                Poll::Pending => Poll::Pending,
+            };
+            return flushed(end, &self.flush, cx);
         }
     }
 }

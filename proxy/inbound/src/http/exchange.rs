@@ -4,7 +4,7 @@
 //! profiles; watch its response to the end with one observer for all.
 //! May touch: heads, the sizes of frames. Must not touch: content. Callers: `http`.
 
-use crate::profiles::Asked;
+use crate::profiles::{Asked, OnRoute};
 use http::{Request, Response};
 use http_body::Body as _;
 use mesh_http::{
@@ -44,15 +44,14 @@ pub(crate) struct Named {
 /// One request on its way.
 pub(crate) struct InboundExchange {
     route: RouteExchange,
+    /// Of the endpoint, and of the profile's route with it.
     endpoint: Option<Exchange>,
-    profile: Option<Exchange>,
 }
 
 impl RequestSeries {
     /// Counts a request on the route, and watches its body if it has one.
-    pub(crate) fn begin(&self, request: Request<Body>) -> (Request<Body>, InboundExchange) {
-        let (request, route) = self.route.begin(request);
-        (request, InboundExchange { route, endpoint: None, profile: None })
+    pub(crate) fn begin(&self, request: &mut Request<Body>) -> InboundExchange {
+        InboundExchange { route: self.route.begin(request), endpoint: None }
     }
 }
 
@@ -83,17 +82,20 @@ impl InboundExchange {
         request: &Request<Body>,
     ) {
         let endpoint = series.endpoint.of(asked);
-        let Some(route) = asked.and_then(|asked| asked.route(request)) else {
-            self.endpoint = Some(endpoint.begin(request));
-            return;
-        };
-        self.endpoint = Some(endpoint.begin_judged(route.classify.clone()));
-        self.profile = Some(route.series.begin_judged(route.classify));
+        self.endpoint = Some(match asked.and_then(Asked::routes) {
+            None => endpoint.begin(request),
+            Some(routes) => {
+                let OnRoute { series, classify } = routes.of(request);
+                endpoint.begin_judged(classify).also(series)
+            }
+        });
     }
 
     /// Watches the response's body to its end.
     pub(crate) fn respond(mut self, response: Response<Body>) -> Response<Body> {
-        self.exchanges().for_each(|exchange| exchange.head(&response));
+        if let Some(endpoint) = &mut self.endpoint {
+            endpoint.head(&response);
+        }
         self.route.head(&response);
         if response.body().is_end_stream() {
             self.end(End::Complete(None));
@@ -105,25 +107,25 @@ impl InboundExchange {
     /// There is no response but this error.
     pub(crate) fn fail(self, error: &Error) {
         let status = status_of(error);
-        for exchange in [self.endpoint, self.profile].into_iter().flatten() {
-            exchange.fail(status, StreamError::of(error));
+        if let Some(endpoint) = self.endpoint {
+            endpoint.fail(status, StreamError::of(error));
         }
         self.route.fail(status, grpc_of(error) as u16);
-    }
-
-    fn exchanges(&mut self) -> impl Iterator<Item = &mut Exchange> {
-        self.endpoint.iter_mut().chain(&mut self.profile)
     }
 }
 
 impl ObserveBody for InboundExchange {
     fn data(&mut self, len: usize) {
-        self.exchanges().for_each(|exchange| exchange.data(len));
+        if let Some(endpoint) = &mut self.endpoint {
+            endpoint.data(len);
+        }
         self.route.data(len);
     }
 
     fn end(&mut self, end: End<'_>) {
-        self.exchanges().for_each(|exchange| exchange.end(end));
+        if let Some(endpoint) = &mut self.endpoint {
+            endpoint.end(end);
+        }
         self.route.end(end);
     }
 }

@@ -10,7 +10,11 @@ use mesh_model::{
     response::{ResponseClass, ResponseMatch},
 };
 use std::{sync::Arc, time::Duration};
-use tokio::sync::watch;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::watch,
+};
 
 const DST: &str = r#"direction="inbound",dst="web.shop.svc.cluster.local:80""#;
 
@@ -27,8 +31,8 @@ impl ProfileSource for Told {
     }
 }
 
-/// A Pod that waits so long for profiles, and who tells it of them.
-async fn pod(state: State<Profile>, patience: Duration) -> (Pod, Arc<Told>) {
+/// A Pod, and who tells it of profiles.
+async fn pod(state: State<Profile>) -> (Pod, Arc<Told>) {
     let told = Told { profile: watch::channel(state).0, names: Default::default() };
     let (told, source) = {
         let told = Arc::new(told);
@@ -36,7 +40,7 @@ async fn pod(state: State<Profile>, patience: Duration) -> (Pod, Arc<Told>) {
     };
     let policy = default(DefaultPolicy::AllUnauthenticated);
     let pod = Pod::with(policy, |config, metrics| {
-        config.profiles = Some(Profiles::new(source, metrics.clone(), patience, HOUR));
+        config.profiles = Some(Profiles::new(source, metrics.clone(), HOUR));
     });
     (pod.await, told)
 }
@@ -60,6 +64,16 @@ fn request(method: &str, host: &str, more: &str) -> String {
     format!("{method} / HTTP/1.1\r\nhost: {host}\r\n{more}connection: close\r\n\r\n")
 }
 
+/// One exchange on a connection that stays open.
+async fn send_more(io: &mut TcpStream, said: &str) {
+    io.write_all(said.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"from nobody") {
+        let read = tokio::time::timeout(PATIENCE, io.read_buf(&mut answer)).await;
+        assert_ne!(read.expect("no answer in time").unwrap(), 0, "{answer:?}");
+    }
+}
+
 async fn send(pod: &Pod, said: &str) {
     let answer = converse(pod.redirected().await, said).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -68,7 +82,7 @@ async fn send(pod: &Pod, said: &str) {
 // proves: PROF-9
 #[tokio::test]
 async fn requests_are_counted_and_judged_by_the_routes_of_their_name() {
-    let (pod, told) = pod(State::Known(profile()), PATIENCE).await;
+    let (pod, told) = pod(State::Known(profile())).await;
     send(&pod, &request("GET", "web.shop.svc.cluster.local", "")).await;
     pod.counted(&format!(r#"route_request_total{{{DST}}} 1"#)).await;
     let judged = |labels: &str, class: &str| {
@@ -93,18 +107,27 @@ async fn requests_are_counted_and_judged_by_the_routes_of_their_name() {
 
 // proves: PROF-9
 #[tokio::test]
-async fn a_profile_that_is_not_told_in_time_holds_no_request_up() {
-    let (pod, told) = pod(State::Pending, Duration::from_millis(50)).await;
+async fn no_request_waits_for_a_profile_and_those_after_it_have_routes() {
+    let (pod, told) = pod(State::Pending).await;
     let get = request("GET", "web.shop.svc.cluster.local", "");
-    send(&pod, &get).await;
+    // One connection that stays, and one for each request.
+    let mut kept = pod.redirected().await;
+    let stays = get.replace("connection: close\r\n", "");
+    for _ in 0..2 {
+        send_more(&mut kept, &stays).await;
+        send(&pod, &get).await;
+    }
+    assert_eq!(told.names.lock().len(), 1, "asked for at once");
     assert!(!pod.shown().contains("route_request_total{"));
     told.profile.send_replace(State::Known(profile()));
-    send(&pod, &get).await;
+    send_more(&mut kept, &stays).await;
     pod.counted(&format!(r#"route_request_total{{{DST}}} 1"#)).await;
+    send(&pod, &get).await;
+    pod.counted(&format!(r#"route_request_total{{{DST}}} 2"#)).await;
     // A new profile counts from the next request on.
     told.profile.send_replace(State::Known(Profile { routes: Arc::new([]), ..profile() }));
     send(&pod, &request("POST", "web.shop.svc.cluster.local", "")).await;
-    pod.counted(&format!(r#"route_request_total{{{DST}}} 2"#)).await;
+    pod.counted(&format!(r#"route_request_total{{{DST}}} 3"#)).await;
 }
 
 // proves: OBS-6

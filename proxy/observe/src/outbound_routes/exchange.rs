@@ -48,13 +48,12 @@ struct Watch {
 
 impl OutboundRouteSeries {
     /// Watches a request's body, if it has one.
-    pub fn begin(&self, request: Request<Body>) -> (Request<Body>, RouteExchange) {
-        let exchange = RouteExchange { series: self.clone(), start: Instant::now() };
-        if request.body().is_end_stream() {
-            return (request, exchange);
+    pub fn begin(&self, request: &mut Request<Body>) -> RouteExchange {
+        if !request.body().is_end_stream() {
+            let body = std::mem::take(request.body_mut());
+            *request.body_mut() = body.observed(Frames(self.clone()));
         }
-        let frames = Frames(self.clone());
-        (request.map(|body| body.observed(frames)), exchange)
+        RouteExchange { series: self.clone(), start: Instant::now() }
     }
 }
 

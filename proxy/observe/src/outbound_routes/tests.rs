@@ -39,7 +39,7 @@ fn requests_count_by_parent_route_and_backend() {
     let backend =
         metrics.backend(RequestKind::Http, (&parent, 0), &route, &meta("Service", "b", 81));
     let begin = || {
-        let (_, route) = series.begin(Request::new(Body::empty()));
+        let route = series.begin(&mut Request::new(Body::empty()));
         OutboundExchange { route: Some(route), backend: Some(backend.begin()) }
     };
     drop(begin().respond(Response::new(Body::empty())));
@@ -80,7 +80,7 @@ fn grpc_codes_have_names_and_hosts_may_be_labels() {
     let (parent, route) = (Meta::built_in("p"), Meta::built_in("r"));
     let series = metrics.route(RequestKind::Grpc, (&parent, 7), &route, true);
     let series = series.of_host(|| Some("web.shop")).unwrap();
-    let (_, exchange) = series.begin(Request::new(Body::empty()));
+    let exchange = series.begin(&mut Request::new(Body::empty()));
     let response = Response::builder().header("grpc-status", "14").body(Body::empty()).unwrap();
     drop(OutboundExchange { route: Some(exchange), backend: None }.respond(response));
     let text = text(&registrar);

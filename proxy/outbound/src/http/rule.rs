@@ -23,8 +23,7 @@ use mesh_model::{
 };
 use mesh_observe::{
     BackendExchange, Direction, OutboundBackendSeries, OutboundExchange, OutboundRouteExchange,
-    OutboundRouteSeries,
-    trace::{OpenSpan, SpanKind},
+    OutboundRouteSeries, trace::SpanKind,
 };
 use mesh_stack::{backoff::Backoff, tried::Tried};
 use std::{
@@ -51,9 +50,9 @@ impl HttpRule {
     pub(super) async fn send(
         &self,
         hop: &Hop,
-        request: Request<Body>,
+        request: &mut Request<Body>,
     ) -> Result<Response<Body>, Error> {
-        let (series, request, route) = self.begin(request);
+        let (series, route) = self.begin(request);
         match self.send_uncounted(hop, &series, request).await {
             Ok((response, backend)) => {
                 Ok(OutboundExchange { route: Some(route), backend }.respond(response))
@@ -68,29 +67,29 @@ impl HttpRule {
     /// Counts a request that comes.
     fn begin(
         &self,
-        request: Request<Body>,
-    ) -> (Cow<'_, OutboundRouteSeries>, Request<Body>, OutboundRouteExchange) {
-        let named = self.series.of_host(|| RequestView::of(&request).host);
+        request: &mut Request<Body>,
+    ) -> (Cow<'_, OutboundRouteSeries>, OutboundRouteExchange) {
+        let named = self.series.of_host(|| RequestView::of(request).host);
         let series = named.map_or(Cow::Borrowed(&self.series), Cow::Owned);
-        let (request, route) = series.begin(request);
-        (series, request, route)
+        let route = series.begin(request);
+        (series, route)
     }
 
     async fn send_uncounted(
         &self,
         hop: &Hop,
         series: &OutboundRouteSeries,
-        request: Request<Body>,
+        request: &mut Request<Body>,
     ) -> Result<(Response<Body>, Option<BackendExchange>), Error> {
         let rule = &self.rule;
         refuse(rule.refusal.as_ref(), || self.describe())?;
-        let (bounds, request) = self.bounds(request);
+        let bounds = self.bounds(request);
         if let Some(delay) = rule.delay.filter(|delay| delay.ratio.strikes(rand::random)) {
             let resume = Instant::now() + delay.time;
             let end = bounds.deadline.map_or(resume, |deadline| deadline.at.min(resume));
             tokio::time::sleep_until(end).await;
         }
-        let request = filtered(&rule.filters, &rule.matches, request)?;
+        filtered(&rule.filters, &rule.matches, request)?;
         let (mut response, backend) = match &bounds.retry {
             Some(retry) if retry.max > 0 => {
                 // Boxed: other requests shall not make room for it.
@@ -110,7 +109,7 @@ impl HttpRule {
     }
 
     /// The rule's limits and retries, changed by the application where the rule allows it.
-    fn bounds(&self, mut request: Request<Body>) -> (Bounds<'_>, Request<Body>) {
+    fn bounds(&self, request: &mut Request<Body>) -> Bounds<'_> {
         let rule = &self.rule;
         let asked = match rule.allow_overrides {
             true => Overrides::take(request.headers_mut()),
@@ -123,7 +122,7 @@ impl HttpRule {
                 (asked.timeouts(&rule.timeouts), retry)
             }
         };
-        (Bounds { timeouts, deadline: timeouts.request.map(Deadline::after), retry }, request)
+        Bounds { timeouts, deadline: timeouts.request.map(Deadline::after), retry }
     }
 
     /// Attempts until one brings something to keep.
@@ -133,15 +132,15 @@ impl HttpRule {
         series: &OutboundRouteSeries,
         bounds: &Bounds<'_>,
         retry: &Retry,
-        request: Request<Body>,
+        request: &mut Request<Body>,
     ) -> Result<(Response<Body>, Option<BackendExchange>), Error> {
         let grpc = classify::Kind::of(request.headers()) == classify::Kind::Grpc;
         let policy = OnRule { retry, series, grpc };
-        let mut retries = match Retries::new(&policy, request) {
+        let mut retries = match Retries::new(&policy, std::mem::take(request)) {
             Ok(retries) => retries,
-            Err(request) => {
+            Err(mut request) => {
                 let limits = bounds.limits(None);
-                let (sent, _) = self.attempt(hop, *request, limits, Tried::default()).await;
+                let (sent, _) = self.attempt(hop, &mut request, limits, Tried::default()).await;
                 return sent.map(|(response, backend)| (response, Some(backend)));
             }
         };
@@ -149,8 +148,8 @@ impl HttpRule {
         loop {
             let head = retry.timeout.filter(|_| retries.retries() < retry.max);
             let tried = std::mem::take(&mut retries.tried);
-            let (sent, tried) =
-                self.attempt(hop, retries.attempt(), bounds.limits(head), tried).await;
+            let mut request = retries.attempt();
+            let (sent, tried) = self.attempt(hop, &mut request, bounds.limits(head), tried).await;
             retries.tried = tried;
             let result = sent.map(|(response, backend)| {
                 OutboundExchange { route: None, backend: Some(backend) }.respond(response)
@@ -167,7 +166,7 @@ impl HttpRule {
     async fn attempt(
         &self,
         hop: &Hop,
-        request: Request<Body>,
+        request: &mut Request<Body>,
         limits: Limits,
         mut tried: Tried,
     ) -> (Attempt, Tried) {
@@ -186,11 +185,12 @@ impl HttpRule {
     pub(super) async fn deliver(
         &self,
         hop: &Hop,
-        request: Request<Body>,
+        mut request: Request<Body>,
         mut tried: Tried,
     ) -> (Result<Response<Body>, Error>, Tried) {
         let Some(part) = self.part() else { return (Err(Error::LoadShed), tried) };
-        let sent = part.send(hop, &self.rule.matches, request, Limits::default(), &mut tried).await;
+        let (request, limits) = (&mut request, Limits::default());
+        let sent = part.send(hop, &self.rule.matches, request, limits, &mut tried).await;
         (sent, tried)
     }
 
@@ -205,7 +205,7 @@ impl HttpPart {
         &self,
         hop: &Hop,
         matches: &[RouteMatch],
-        request: Request<Body>,
+        request: &mut Request<Body>,
         limits: Limits,
         tried: &mut Tried,
     ) -> impl Future<Output = Result<Response<Body>, Error>> + Send {
@@ -217,17 +217,18 @@ impl HttpPart {
         &self,
         hop: &Hop,
         matches: &[RouteMatch],
-        request: Request<Body>,
+        request: &mut Request<Body>,
         limits: Limits,
         tried: &mut Tried,
     ) -> Result<Response<Body>, Error> {
         refuse(self.spec.refusal.as_ref(), || self.backend.meta().name().to_owned())?;
-        let request = filtered(&self.spec.filters, matches, request)?;
+        filtered(&self.spec.filters, matches, request)?;
         let balancer = self.backend.http();
         let balancer =
             balancer.ok_or_else(|| Error::Backend("the policy names no endpoint".into()))?;
         let limits = self.within(limits);
-        let (span, request) = self.client_span(request);
+        let span = self.backend.metrics().span(Direction::Outbound, SpanKind::Client, request);
+        let request = std::mem::take(request);
         let mut response = if limits.is_none() {
             balancer.call_tried(request, tried, |endpoint, r| hop.prepare(endpoint, r)).await?
         } else {
@@ -263,11 +264,6 @@ impl HttpPart {
         }
         limits
     }
-
-    fn client_span(&self, mut request: Request<Body>) -> (Option<OpenSpan>, Request<Body>) {
-        let metrics = self.backend.metrics();
-        (metrics.span(Direction::Outbound, SpanKind::Client, &mut request), request)
-    }
 }
 
 impl Bounds<'_> {
@@ -278,16 +274,16 @@ impl Bounds<'_> {
     }
 }
 
-/// The request as the filters leave it.
+/// Lets the filters change the request.
 fn filtered(
     filters: &[Filter],
     matches: &[RouteMatch],
-    mut request: Request<Body>,
-) -> Result<Request<Body>, Error> {
-    if !filters.is_empty() {
-        filters::pass(filter::apply(filters, matches, &mut request, rand::random))?;
+    request: &mut Request<Body>,
+) -> Result<(), Error> {
+    if filters.is_empty() {
+        return Ok(());
     }
-    Ok(request)
+    filters::pass(filter::apply(filters, matches, request, rand::random))
 }
 
 fn refuse(refusal: Option<&Refusal>, by: impl FnOnce() -> String) -> Result<(), Error> {
