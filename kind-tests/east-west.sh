@@ -26,7 +26,6 @@ command -v cargo >/dev/null || { echo "cargo is missing: install Rust (https://r
 case "$verb" in
     up) tool up --provider kind ;;
     demo)
-        echo "building what is missing; the first time that takes minutes" >&2
         # Once installed, only the walk is repeated.
         again=()
         if kubectl --kubeconfig "$state/kubeconfig" --context west get namespace linkerd-multicluster >/dev/null 2>&1; then

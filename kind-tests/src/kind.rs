@@ -8,7 +8,7 @@ mod balancer;
 mod engine;
 
 use crate::{kubectl::Kubectl, note, provider::Provider, run};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use engine::Engine;
 use serde_json::Value;
 use std::{
@@ -53,7 +53,16 @@ impl Kind {
     }
 
     fn kind(&self, args: &[&str]) -> Result<String> {
-        run::output(Command::new("kind").env(engine::VARIABLE, self.engine()?.program()).args(args))
+        let mut command = Command::new("kind");
+        command.env(engine::VARIABLE, self.engine()?.program()).args(args);
+        let done = run::finish(&mut command, None)?;
+        if !done.status.success() {
+            // Ctrl-C is meant for kind, too.
+            ensure!(!run::stopped(), "interrupted");
+            let said = String::from_utf8_lossy(&done.stderr);
+            bail!("`{}` failed: {}", run::shown(&command), fault(&said));
+        }
+        Ok(String::from_utf8_lossy(&done.stdout).into_owned())
     }
 
     fn existing(&self) -> Result<Vec<&'static str>> {
@@ -90,12 +99,17 @@ impl Kind {
         args.extend(self.image.iter().flat_map(|image| ["--image", image]));
         note(&format!("making the cluster {name}; its first time, kind pulls the node image"));
         self.kind(&args).map(drop).map_err(|error| {
-            // An interrupted kind leaves half a cluster. The first error is the one to tell.
+            let interrupted = run::stopped();
+            // Half a cluster may be left. The first error is the one to tell.
             run::clear_stop();
             let _ = self.delete(name);
-            error.context(format!(
-                "kind cannot make {name}; if its node image cannot be pulled, name another in MESH_KIND_IMAGE"
-            ))
+            match format!("{error:#}") {
+                _ if interrupted => anyhow!("interrupted; {name} is not made"),
+                said if said.contains("pull image") => {
+                    anyhow!("{said}; name a node image that can be had in MESH_KIND_IMAGE")
+                }
+                said => anyhow!("{said}"),
+            }
         })
     }
 
@@ -126,15 +140,10 @@ impl Kind {
     /// A cluster that works: the one that is there, or a new one.
     fn make(&self, number: usize, name: &str, exists: bool) -> Result<()> {
         if exists {
-            ensure!(
-                self.ours(name),
-                "kind has a cluster {name} that was not made here (in {}): `kind delete cluster --name {name}` removes it",
-                self.state.display()
-            );
             match self.ready(name, ANSWERS_WITHIN) {
                 Ok(()) => return Ok(()),
                 Err(error) if run::stopped() => return Err(error),
-                Err(error) => note(&format!("{name} does not answer and is made anew: {error:#}")),
+                Err(_) => note(&format!("{name} does not answer and is made anew")),
             }
             self.delete(name)?;
         }
@@ -149,8 +158,10 @@ impl Kind {
                 .args(["config", "view", "--flatten", "--raw"])
                 .env("KUBECONFIG", files.join(":")),
         )?;
-        fs::write(self.state.join("kubeconfig"), merged)?;
-        Ok(())
+        let path = self.state.join("kubeconfig");
+        // It holds keys. A file of kind's own is for its owner alone, and so is a copy of it.
+        fs::copy(self.own_kubeconfig(NAMES[0]), &path)?;
+        fs::write(&path, merged).with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// The process that gives out LoadBalancer addresses while the clusters are up.
@@ -209,6 +220,17 @@ impl Kind {
     }
 }
 
+/// What kind says is wrong, and below it the last words of the program that it started; without its progress.
+fn fault(said: &str) -> String {
+    let mut lines = said.lines().filter(|line| !line.trim().is_empty());
+    let error = lines.find_map(|line| line.strip_prefix("ERROR: "));
+    match (error, lines.next_back()) {
+        (Some(error), Some(last)) => format!("{error}: {}", last.trim()),
+        (Some(error), None) => error.to_owned(),
+        (None, _) => said.lines().next_back().unwrap_or("it does not say why").trim().to_owned(),
+    }
+}
+
 /// Says which program is missing, and where to get it.
 fn installed(program: &str, arguments: &[&str], home: &str) -> Result<()> {
     match Command::new(program).args(arguments).output() {
@@ -242,6 +264,12 @@ impl Provider for Kind {
             format!("cannot make {}: name another folder with --state", self.state.display())
         })?;
         let existing = self.existing()?;
+        if let Some(name) = existing.iter().find(|name| !self.ours(name)) {
+            bail!(
+                "kind has a cluster {name} that was not made here (by {}): `kind delete cluster --name {name}` removes it",
+                self.config(name).display()
+            );
+        }
         for (number, name) in NAMES.into_iter().enumerate() {
             self.make(number, name, existing.contains(&name))?;
         }
@@ -292,7 +320,12 @@ impl Provider for Kind {
             remove_file(&self.config(name))?;
             remove_file(&self.own_kubeconfig(name))?;
         }
-        remove_file(&self.state.join("kubeconfig"))
+        remove_file(&self.state.join("balancer.log"))?;
+        remove_file(&self.state.join("kubeconfig"))?;
+        match fs::remove_dir_all(self.state.join("ca")) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     fn logs(&self) -> PathBuf {
@@ -319,5 +352,19 @@ impl Provider for Kind {
 
     fn set_link(&self, _cluster: &str, _up: bool) -> Result<()> {
         bail!("the provider kind does not cut links")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fault;
+
+    #[test]
+    fn of_what_kind_says_only_the_fault_is_told() {
+        let said = "using podman\nCreating cluster\nERROR: failed to pull image\n\nCommand Output: trying\nError: refused\n";
+        assert_eq!(fault(said), "failed to pull image: Error: refused");
+        assert_eq!(fault("using podman\nERROR: no node\n"), "no node");
+        assert_eq!(fault("first\nlast\n"), "last");
+        assert_eq!(fault(""), "it does not say why");
     }
 }

@@ -1,7 +1,7 @@
 //! # LoadBalancer addresses on kind
 //!
 //! Job: gives each LoadBalancer Service an address of the engine's own network, which leads to the cluster's node.
-//! May touch: Service status, addresses of the node's link. Callers: the provider `kind`.
+//! May touch: Service status, addresses of the node's loopback. Callers: the provider `kind`.
 
 use super::{Kind, NAMES};
 use crate::{kubectl::Kubectl, note, provider::Provider, run};
@@ -88,7 +88,8 @@ fn assign(kind: &Kind, kubectl: &Kubectl, range: &[Ipv4Addr]) -> Result<()> {
         let ip = free.next().context("all LoadBalancer addresses are given out")?;
         let node = super::node(&kubectl.context);
         let engine = kind.engine()?.program();
-        run::line(&format!("{engine} exec {node} ip addr replace {ip}/32 dev eth0"))?;
+        // On eth0 it would lead podman's CNI astray when it takes the node away.
+        run::line(&format!("{engine} exec {node} ip addr replace {ip}/32 dev lo"))?;
         let status = format!(r#"{{"status":{{"loadBalancer":{{"ingress":[{{"ip":"{ip}"}}]}}}}}}"#);
         let patch = ["--subresource=status", "--type=merge", "-p", &status];
         kubectl.run(&[&["patch", "service", name, "-n", namespace], &patch[..]].concat())?;
