@@ -222,10 +222,12 @@ impl Kind {
 
 /// What kind says is wrong, and below it the last words of the program that it started; without its progress.
 fn fault(said: &str) -> String {
-    let mut lines = said.lines().filter(|line| !line.trim().is_empty());
+    let mut lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
     let error = lines.find_map(|line| line.strip_prefix("ERROR: "));
-    match (error, lines.next_back()) {
-        (Some(error), Some(last)) => format!("{error}: {}", last.trim()),
+    // docker's very last words are where to find help.
+    let below = lines.filter(|line| line.contains("Error")).next_back();
+    match (error, below) {
+        (Some(error), Some(below)) => format!("{error}: {below}"),
         (Some(error), None) => error.to_owned(),
         (None, _) => said.lines().next_back().unwrap_or("it does not say why").trim().to_owned(),
     }
@@ -361,7 +363,7 @@ mod tests {
 
     #[test]
     fn of_what_kind_says_only_the_fault_is_told() {
-        let said = "using podman\nCreating cluster\nERROR: failed to pull image\n\nCommand Output: trying\nError: refused\n";
+        let said = "using podman\nCreating cluster\nERROR: failed to pull image\n\nCommand Output: trying\nError: refused\n\nRun with --help\n";
         assert_eq!(fault(said), "failed to pull image: Error: refused");
         assert_eq!(fault("using podman\nERROR: no node\n"), "no node");
         assert_eq!(fault("first\nlast\n"), "last");

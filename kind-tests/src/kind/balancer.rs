@@ -55,7 +55,7 @@ fn subnet(network: &Value) -> Result<(Ipv4Addr, u32)> {
         .context("the network of kind has no IPv4 range")
 }
 
-/// The addresses of a cluster: at the upper end of the range, as engines give theirs out from the lower.
+/// The addresses of a cluster: from the upper end of the range down, as engines give theirs out from the lower up.
 fn addresses((address, length): (Ipv4Addr, u32), number: u32) -> Result<Vec<Ipv4Addr>> {
     let size = 1_u32.checked_shl(32_u32.saturating_sub(length)).unwrap_or(u32::MAX);
     let share = SHARE.min(size / 16);
@@ -66,7 +66,7 @@ fn addresses((address, length): (Ipv4Addr, u32), number: u32) -> Result<Vec<Ipv4
     );
     let last = u32::from(address) | (size - 1);
     let end = last - number * share;
-    Ok((end - share..end).map(Ipv4Addr::from).collect())
+    Ok((end - share..end).rev().map(Ipv4Addr::from).collect())
 }
 
 fn assign(kind: &Kind, kubectl: &Kubectl, range: &[Ipv4Addr]) -> Result<()> {
@@ -116,10 +116,10 @@ mod tests {
     fn addresses_lie_in_the_range_and_never_in_both_clusters() {
         let of = |length, number| addresses(([10, 89, 0, 0].into(), length), number).unwrap();
         let ends = |list: Vec<Ipv4Addr>| (list.len(), list[0], list[list.len() - 1]);
-        assert_eq!(ends(of(24, 0)), (16, [10, 89, 0, 239].into(), [10, 89, 0, 254].into()));
-        assert_eq!(ends(of(24, 1)), (16, [10, 89, 0, 223].into(), [10, 89, 0, 238].into()));
-        assert_eq!(ends(of(16, 0)), (256, [10, 89, 254, 255].into(), [10, 89, 255, 254].into()));
-        assert_eq!(ends(of(16, 1)).2, Ipv4Addr::new(10, 89, 254, 254));
+        assert_eq!(ends(of(24, 0)), (16, [10, 89, 0, 254].into(), [10, 89, 0, 239].into()));
+        assert_eq!(ends(of(24, 1)), (16, [10, 89, 0, 238].into(), [10, 89, 0, 223].into()));
+        assert_eq!(ends(of(16, 0)), (256, [10, 89, 255, 254].into(), [10, 89, 254, 255].into()));
+        assert_eq!(ends(of(16, 1)).1, Ipv4Addr::new(10, 89, 254, 254));
         assert!(addresses(([10, 89, 0, 0].into(), 29), 0).is_err());
     }
 }
