@@ -225,7 +225,7 @@ fn fault(said: &str) -> String {
     let mut lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
     let error = lines.find_map(|line| line.strip_prefix("ERROR: "));
     // docker's very last words are where to find help.
-    let below = lines.filter(|line| line.contains("Error")).next_back();
+    let below = lines.rfind(|line| line.contains("Error"));
     match (error, below) {
         (Some(error), Some(below)) => format!("{error}: {below}"),
         (Some(error), None) => error.to_owned(),
