@@ -48,6 +48,9 @@ pub(crate) fn run(provider: &dyn Provider, state: &Path, args: &Args) -> Result<
     let suites = suites::choose(args.filter.as_deref(), args.only)?;
     // What is missing on this machine is told before minutes of building.
     provider.prepare()?;
+    if args.mesh.is_none() || args.images.is_none() {
+        note("building what is missing; the first time that takes minutes");
+    }
     let mesh = match &args.mesh {
         Some(path) => path.clone(),
         None => phase("building `mesh`", build_mesh)?,
@@ -58,8 +61,10 @@ pub(crate) fn run(provider: &dyn Provider, state: &Path, args: &Args) -> Result<
         None => phase("building the images", || build_images(&args.profile))?,
     };
     let archives = archives(&images)?;
-    let played = play(provider, state, &archives, mesh, &suites).map_err(|error| {
-        error.context(format!("logs of every component: {}", provider.logs().display()))
+    let played = play(provider, state, &archives, mesh, &suites);
+    let played = played.map_err(|error| match run::stopped() {
+        true => error,
+        false => error.context(format!("logs of every component: {}", provider.logs().display())),
     });
     if !args.keep {
         run::clear_stop();

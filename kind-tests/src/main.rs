@@ -91,11 +91,14 @@ enum Verb {
     },
 }
 
-#[derive(clap::Args, Clone, Copy, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 struct Where {
     /// Who makes the clusters
     #[arg(long, value_enum, default_value = "local")]
     provider: ProviderName,
+    /// On kind: the image of the nodes, such as a private registry's copy of kindest/node; without it kind's own
+    #[arg(long, env = "MESH_KIND_IMAGE", value_name = "IMAGE")]
+    node_image: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -143,7 +146,7 @@ fn run_verb(cli: Cli) -> Result<()> {
             watch_signals()?;
             e2e::run(provider.provider(state.clone()).as_ref(), &state, &args)
         }
-        Verb::Balance => kind::Kind::new(state).balance(),
+        Verb::Balance => kind::Kind::new(state, None).balance(),
         Verb::Node { servers: false, .. } => local::first_process(),
         Verb::Node { cluster, kubernetes, coredns, .. } => {
             local::servers(&state, &cluster, kubernetes, coredns)
@@ -155,7 +158,7 @@ impl Where {
     fn provider(self, state: PathBuf) -> Box<dyn Provider> {
         match self.provider {
             ProviderName::Local => Box::new(local::Local::new(state)),
-            ProviderName::Kind => Box::new(kind::Kind::new(state)),
+            ProviderName::Kind => Box::new(kind::Kind::new(state, self.node_image)),
         }
     }
 }

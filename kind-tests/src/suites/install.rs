@@ -15,6 +15,15 @@ const GOAL_SECONDS: f64 = 12.0;
 
 /// Installs the control plane in both clusters.
 pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
+    for cluster in stage.both() {
+        let found = cluster.line("get namespace linkerd --ignore-not-found -o name")?;
+        ensure!(
+            found.trim().is_empty(),
+            "{} has a mesh from an earlier run: take the clusters away with `down` to begin anew, or run a suite on it \
+             with --only",
+            cluster.context
+        );
+    }
     make_ca(stage)?;
     for cluster in stage.both() {
         stage.mesh(cluster, "check --pre --wait 10s")?;
