@@ -27,11 +27,10 @@ case "$verb" in
     up) tool up --provider kind ;;
     demo)
         # Once installed, only the walk is repeated.
-        again=()
         if kubectl --kubeconfig "$state/kubeconfig" --context west get namespace linkerd-multicluster >/dev/null 2>&1; then
-            again=(--only)
+            set -- --only "$@"
         fi
-        tool e2e walk --provider kind --keep "${again[@]}" "$@"
+        tool e2e walk --provider kind --keep "$@"
         ;;
     down) tool down --provider kind ;;
 esac
