@@ -48,9 +48,14 @@ bench *arguments: bench-build
 bench-smoke:
     .ci/run bench
 
-# ten minutes of half load while endpoints, policies and certificates change
+# ten minutes of half load while endpoints, policies and certificates change; then the fuzzers
 soak *arguments: bench-build
     {{target}}/image/mesh-bench soak {{arguments}}
+    proxy/fuzz/run.sh
+
+# libFuzzer on each parser that takes bytes from outside, or on those named, so many seconds each (C++ compiler)
+fuzz seconds="60" *targets:
+    proxy/fuzz/run.sh {{seconds}} {{targets}}
 
 # a minute of random mixtures of seeds through each parser that takes bytes from outside
 mutate:
