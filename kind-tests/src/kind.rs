@@ -7,7 +7,12 @@
 mod balancer;
 mod engine;
 
-use crate::{kubectl::Kubectl, note, provider::Provider, run};
+use crate::{
+    kubectl::Kubectl,
+    note,
+    provider::{self, Provider},
+    run,
+};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use engine::Engine;
 use serde_json::Value;
@@ -262,9 +267,7 @@ impl Provider for Kind {
 
     fn up(&self) -> Result<()> {
         self.prepare()?;
-        fs::create_dir_all(&self.state).with_context(|| {
-            format!("cannot make {}: name another folder with --state", self.state.display())
-        })?;
+        provider::make_state(&self.state)?;
         let existing = self.existing()?;
         if let Some(name) = existing.iter().find(|name| !self.ours(name)) {
             bail!(

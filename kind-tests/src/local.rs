@@ -16,7 +16,10 @@ mod node;
 mod pause;
 mod plan;
 
-use crate::{provider::Provider, run};
+use crate::{
+    provider::{self, Provider},
+    run,
+};
 use anyhow::{Context, Result, bail, ensure};
 use files::Files;
 use host::Binaries;
@@ -49,9 +52,7 @@ impl Local {
 
     /// One verb at a time; the lock goes with the process.
     fn lock(&self) -> Result<File> {
-        fs::create_dir_all(&self.state).with_context(|| {
-            format!("cannot make {}: name another folder with --state", self.state.display())
-        })?;
+        provider::make_state(&self.state)?;
         let lock = File::create(self.state.join("lock"))?;
         if lock.try_lock().is_err() {
             bail!(

@@ -1,11 +1,15 @@
 //! # Where clusters come from
 //!
 //! Job: what a provider of two clusters can do. Every verb may be said again.
-//! May touch: nothing itself. Callers: the verbs of the tool, the suites.
+//! May touch: the folder of its state; nothing else itself. Callers: the verbs of the tool, the suites.
 
 use crate::kubectl::Kubectl;
-use anyhow::Result;
-use std::path::{Path, PathBuf};
+use anyhow::{Context, Result};
+use std::{
+    fs::DirBuilder,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
 
 /// Two clusters named east and west that reach each other's LoadBalancer addresses and API servers.
 pub(crate) trait Provider: Sync {
@@ -82,4 +86,15 @@ pub(crate) trait Provider: Sync {
     fn on(&self, cluster: &str) -> Result<Kubectl> {
         Ok(Kubectl::new(self.kubectl()?, self.kubeconfig()?, cluster))
     }
+}
+
+/// Makes the folder of a provider's state, for its owner alone: it holds the keys of clusters.
+///
+/// # Errors
+/// When it cannot be made.
+pub(crate) fn make_state(folder: &Path) -> Result<()> {
+    let mut made = DirBuilder::new();
+    made.recursive(true).mode(0o700).create(folder).with_context(|| {
+        format!("cannot make {}: name another folder with --state", folder.display())
+    })
 }
