@@ -85,8 +85,8 @@ impl<'a> Bytes<'a> {
 }
 
 fn hello(bytes: &[u8]) -> Result<Option<DnsName>, Stop> {
-    let handshake = records(bytes)?;
-    let mut reader = Bytes { rest: &handshake, short: || Stop::Short };
+    let (handshake, short) = records(bytes)?;
+    let mut reader = Bytes { rest: &handshake, short };
     if reader.number(1)? != CLIENT_HELLO {
         return Err(Stop::Other);
     }
@@ -132,33 +132,36 @@ fn server_name(content: &[u8]) -> Result<Option<DnsName>, Stop> {
     Ok(None)
 }
 
-/// The handshake bytes of the leading records, joined.
-fn records(bytes: &[u8]) -> Result<Vec<u8>, Stop> {
+/// The handshake bytes of the leading records, joined, and what it means if they do not suffice. What
+/// follows a whole ClientHello changes nothing, whether it has come already or not.
+fn records(bytes: &[u8]) -> Result<(Vec<u8>, fn() -> Stop), Stop> {
     let mut joined = Vec::new();
     let mut rest = bytes;
     loop {
-        for (i, legal) in [&[HANDSHAKE][..], &[3], &[1, 3]].iter().enumerate() {
-            match rest.get(i) {
-                None if joined.is_empty() => return Err(Stop::Short),
-                None => return Ok(joined),
-                Some(byte) if legal.contains(byte) => {}
-                Some(_) if joined.is_empty() => return Err(Stop::Other),
-                Some(_) => return Ok(joined),
+        match record(rest) {
+            Ok((body, after)) => {
+                joined.extend_from_slice(body);
+                rest = after;
             }
+            Err(stop) if joined.is_empty() => return Err(stop),
+            Err(Stop::Short) => return Ok((joined, || Stop::Short)),
+            Err(Stop::Other) => return Ok((joined, || Stop::Other)),
         }
-        let Some(&[high, low]) = rest.get(3..5) else {
-            return if joined.is_empty() { Err(Stop::Short) } else { Ok(joined) };
-        };
-        let length = usize::from(high) << 8 | usize::from(low);
-        if length == 0 {
+    }
+}
+
+/// What has come of a handshake record's content, at least a byte, and what follows it.
+fn record(bytes: &[u8]) -> Result<(&[u8], &[u8]), Stop> {
+    for (i, legal) in [&[HANDSHAKE][..], &[3], &[1, 3]].iter().enumerate() {
+        if !legal.contains(bytes.get(i).ok_or(Stop::Short)?) {
             return Err(Stop::Other);
         }
-        let body = &rest[5..];
-        joined.extend_from_slice(&body[..length.min(body.len())]);
-        if body.len() <= length {
-            return if joined.is_empty() { Err(Stop::Short) } else { Ok(joined) };
-        }
-        rest = &body[length..];
+    }
+    let Some(&[high, low]) = bytes.get(3..5) else { return Err(Stop::Short) };
+    match usize::from(high) << 8 | usize::from(low) {
+        0 => Err(Stop::Other),
+        _ if bytes.len() == 5 => Err(Stop::Short),
+        length => Ok(bytes[5..].split_at(length.min(bytes.len() - 5))),
     }
 }
 
@@ -205,6 +208,23 @@ mod tests {
             split.extend(part);
         }
         assert_eq!(peek(&split), Peek::Sni("a.b".parse().unwrap()));
+    }
+
+    // proves: TLS-2
+    #[test]
+    fn what_follows_a_hello_changes_nothing() {
+        let whole = [client_hello("a.b"), client_hello("10.0.0.1")];
+        for after in [&[22, 3, 1, 0, 0][..], &[22, 3, 2], &[20, 3, 3, 0, 1, 1], b"GET /", &[22]] {
+            for hello in &whole {
+                assert_eq!(peek(&[hello, after].concat()), peek(hello), "{after:?}");
+            }
+        }
+        // Half a hello, whose other half cannot come any more.
+        let mut half = whole[0][..105].to_vec();
+        half[3..5].copy_from_slice(&[0, 100]);
+        assert_eq!(peek(&half), Peek::Incomplete);
+        half.extend([22, 3, 1, 0, 0]);
+        assert_eq!(peek(&half), Peek::NotTls);
     }
 
     // proves: TLS-2
