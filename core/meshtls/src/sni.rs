@@ -59,11 +59,14 @@ enum Stop {
     Other,
 }
 
+/// What running out of bytes means.
+type OutOfBytes = fn() -> Stop;
+
 /// A reader over received bytes; running out means that more must come.
 struct Bytes<'a> {
     rest: &'a [u8],
     /// What running out means: inside a complete vector it is malformed.
-    short: fn() -> Stop,
+    short: OutOfBytes,
 }
 
 impl<'a> Bytes<'a> {
@@ -134,7 +137,7 @@ fn server_name(content: &[u8]) -> Result<Option<DnsName>, Stop> {
 
 /// The handshake bytes of the leading records, joined, and what it means if they do not suffice. What
 /// follows a whole ClientHello changes nothing, whether it has come already or not.
-fn records(bytes: &[u8]) -> Result<(Vec<u8>, fn() -> Stop), Stop> {
+fn records(bytes: &[u8]) -> Result<(Vec<u8>, OutOfBytes), Stop> {
     let mut joined = Vec::new();
     let mut rest = bytes;
     loop {
