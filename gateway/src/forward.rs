@@ -91,14 +91,15 @@ impl Gateway {
     /// What serves the target, asked for again while it may still become known; or why nothing does.
     async fn found(&self, route: &Route) -> Result<Arc<Found>, Error> {
         let mut found = self.onward(route).await;
-        if matches!(found, Err(Refusal::NotExported | Refusal::Missing))
+        let too_early = |found: &Result<_, Refusal>| {
+            matches!(found, Err(Refusal::NotExported | Refusal::Missing))
+        };
+        if too_early(&found)
             && let Ok(_one) = self.waiting.try_acquire()
         {
             let deadline = Instant::now() + self.config.patience;
             let mut pause = Duration::from_millis(5);
-            while matches!(found, Err(Refusal::NotExported | Refusal::Missing))
-                && Instant::now() < deadline
-            {
+            while too_early(&found) && Instant::now() < deadline {
                 sleep_until(deadline.min(Instant::now() + pause)).await;
                 pause *= 2;
                 found = self.onward(route).await;

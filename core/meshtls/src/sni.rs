@@ -54,24 +54,22 @@ pub async fn detect(io: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut) ->
     }
 }
 
+#[derive(Clone, Copy)]
 enum Stop {
     Short,
     Other,
 }
 
-/// What running out of bytes means.
-type OutOfBytes = fn() -> Stop;
-
 /// A reader over received bytes; running out means that more must come.
 struct Bytes<'a> {
     rest: &'a [u8],
     /// What running out means: inside a complete vector it is malformed.
-    short: OutOfBytes,
+    short: Stop,
 }
 
 impl<'a> Bytes<'a> {
     fn take(&mut self, n: usize) -> Result<&'a [u8], Stop> {
-        let (taken, rest) = self.rest.split_at_checked(n).ok_or_else(self.short)?;
+        let (taken, rest) = self.rest.split_at_checked(n).ok_or(self.short)?;
         self.rest = rest;
         Ok(taken)
     }
@@ -102,7 +100,7 @@ fn hello(bytes: &[u8]) -> Result<Option<DnsName>, Stop> {
         return Err(Stop::Other);
     }
     let body = reader.take(length)?;
-    let mut reader = Bytes { rest: body, short: || Stop::Other };
+    let mut reader = Bytes { rest: body, short: Stop::Other };
     reader.take(LEGACY_VERSION.len() + RANDOM)?;
     for prefix in [1, 2, 1] {
         // Session id, cipher suites, compression methods.
@@ -111,7 +109,7 @@ fn hello(bytes: &[u8]) -> Result<Option<DnsName>, Stop> {
     if reader.rest.is_empty() {
         return Ok(None);
     }
-    let mut extensions = Bytes { rest: reader.vector(2)?, short: || Stop::Other };
+    let mut extensions = Bytes { rest: reader.vector(2)?, short: Stop::Other };
     while !extensions.rest.is_empty() {
         let kind = extensions.number(2)?;
         let content = extensions.vector(2)?;
@@ -123,8 +121,8 @@ fn hello(bytes: &[u8]) -> Result<Option<DnsName>, Stop> {
 }
 
 fn server_name(content: &[u8]) -> Result<Option<DnsName>, Stop> {
-    let mut list = Bytes { rest: content, short: || Stop::Other };
-    let mut names = Bytes { rest: list.vector(2)?, short: || Stop::Other };
+    let mut list = Bytes { rest: content, short: Stop::Other };
+    let mut names = Bytes { rest: list.vector(2)?, short: Stop::Other };
     while !names.rest.is_empty() {
         let kind = names.number(1)?;
         let name = names.vector(2)?;
@@ -137,7 +135,7 @@ fn server_name(content: &[u8]) -> Result<Option<DnsName>, Stop> {
 
 /// The handshake bytes of the leading records, joined, and what it means if they do not suffice. What
 /// follows a whole ClientHello changes nothing, whether it has come already or not.
-fn records(bytes: &[u8]) -> Result<(Vec<u8>, OutOfBytes), Stop> {
+fn records(bytes: &[u8]) -> Result<(Vec<u8>, Stop), Stop> {
     let mut joined = Vec::new();
     let mut rest = bytes;
     loop {
@@ -147,8 +145,7 @@ fn records(bytes: &[u8]) -> Result<(Vec<u8>, OutOfBytes), Stop> {
                 rest = after;
             }
             Err(stop) if joined.is_empty() => return Err(stop),
-            Err(Stop::Short) => return Ok((joined, || Stop::Short)),
-            Err(Stop::Other) => return Ok((joined, || Stop::Other)),
+            Err(stop) => return Ok((joined, stop)),
         }
     }
 }
