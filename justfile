@@ -30,15 +30,15 @@ images *args:
 
 # two real clusters on this machine and all suites on them (root; builds Kubernetes once, with Go)
 e2e *args:
-    cargo run --quiet -p mesh-kind-tests -- e2e {{args}}
+    cargo run --release --quiet -p mesh-kind-tests -- e2e {{args}}
 
 # figures on two real clusters; wants a quiet machine
 e2e-measure:
-    cargo run --quiet -p mesh-kind-tests -- e2e measure --profile image
+    cargo run --release --quiet -p mesh-kind-tests -- e2e measure --profile image
 
 # fifty restarts under load on two real clusters
 e2e-soak:
-    cargo run --quiet -p mesh-kind-tests -- e2e soak
+    cargo run --release --quiet -p mesh-kind-tests -- e2e soak
 
 # the proxy beside HAProxy and Envoy: table and bench.json (root; installs what it needs)
 bench *arguments: bench-build
@@ -65,4 +65,4 @@ target := env("CARGO_TARGET_DIR", "target")
 
 [private]
 bench-build:
-    cargo build --profile image -p mesh-proxy -p mesh-bench
+    cargo build --profile image --features mesh-proxy/jemalloc -p mesh-proxy -p mesh-bench

@@ -9,7 +9,7 @@
 set -euo pipefail
 state=${XDG_STATE_HOME:-${HOME:-/tmp}/.local/state}/mesh-east-west
 
-tool() { cargo run --quiet -p mesh-kind-tests -- --state "$state" "$@"; }
+tool() { cargo run --release --quiet -p mesh-kind-tests -- --state "$state" "$@"; }
 usage() {
     sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
     exit 2

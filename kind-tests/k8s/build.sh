@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds Kubernetes and etcd as one binary, once, and prints its path.
+# Builds Kubernetes, etcd and CoreDNS as one binary, once, and prints its path.
 set -euo pipefail
 version=v1.34.4
 flags=""

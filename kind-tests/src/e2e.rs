@@ -10,10 +10,11 @@ use crate::{
     stage::{Stage, executable},
     suites::{self, Suite},
 };
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, PoisonError},
     time::Instant,
 };
 
@@ -47,20 +48,10 @@ pub(crate) fn run(provider: &dyn Provider, state: &Path, args: &Args) -> Result<
     let begun = Instant::now();
     let suites = suites::choose(args.filter.as_deref(), args.only)?;
     // What is missing on this machine is told before minutes of building.
-    provider.prepare()?;
-    if args.mesh.is_none() || args.images.is_none() {
-        note("building what is missing; the first time that takes minutes");
-    }
-    let mesh = match &args.mesh {
-        Some(path) => path.clone(),
-        None => phase("building `mesh`", build_mesh)?,
-    };
-    executable(&mesh, "name another with --mesh, or leave the flag out to have it built")?;
-    let images = match &args.images {
-        Some(folder) => folder.clone(),
-        None => phase("building the images", || build_images(&args.profile))?,
-    };
-    let archives = archives(&images)?;
+    provider.check()?;
+    note("building what is missing; the first time that takes minutes");
+    let clusters = || phase("building what clusters are made of", || provider.build());
+    let ((), (mesh, archives)) = at_once(clusters, || ours(args))?;
     let played = play(provider, state, &archives, mesh, &suites);
     let played = played.map_err(|error| match run::stopped() {
         true => error,
@@ -77,6 +68,46 @@ pub(crate) fn run(provider: &dyn Provider, state: &Path, args: &Args) -> Result<
     }
     note(&format!("all green in {:.0} s", begun.elapsed().as_secs_f64()));
     Ok(())
+}
+
+/// `mesh` and the archives of the images, built or as they were given.
+fn ours(args: &Args) -> Result<(PathBuf, Vec<PathBuf>)> {
+    let mesh = match &args.mesh {
+        Some(path) => path.clone(),
+        None => phase("building `mesh`", build_mesh)?,
+    };
+    executable(&mesh, "name another with --mesh, or leave the flag out to have it built")?;
+    let images = match &args.images {
+        Some(folder) => folder.clone(),
+        None => phase("building the images", || build_images(&args.profile))?,
+    };
+    Ok((mesh, archives(&images)?))
+}
+
+/// Two builds side by side: while one waits for the network or links, the other has the cores. When one fails, the other
+/// is stopped, and the failure is told.
+fn at_once<A: Send, B>(
+    one: impl FnOnce() -> Result<A> + Send,
+    other: impl FnOnce() -> Result<B>,
+) -> Result<(A, B)> {
+    let first = Mutex::new(None);
+    let failed = |error: anyhow::Error| {
+        first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        run::stop();
+    };
+    let (one, other) = std::thread::scope(|threads| {
+        let one = threads.spawn(|| one().map_err(failed));
+        let other = other().map_err(failed);
+        let panicked = |_| Err(anyhow!("the thread of a build panicked")).map_err(failed);
+        (one.join().unwrap_or_else(panicked), other)
+    });
+    match (one, other) {
+        (Ok(one), Ok(other)) => Ok((one, other)),
+        _ => {
+            let first = first.into_inner().unwrap_or_else(PoisonError::into_inner);
+            Err(first.unwrap_or_else(|| anyhow!("interrupted")))
+        }
+    }
 }
 
 /// Does a part of the run and says how long it took.
@@ -127,7 +158,7 @@ fn target() -> PathBuf {
 /// The images, as their own recipe makes them; it prints their sizes.
 fn build_images(profile: &str) -> Result<PathBuf> {
     let out = target().join("images").join(profile);
-    let args = ["run", "--quiet", "-p", "mesh-images", "--", "--profile", profile];
+    let args = ["run", "--release", "--quiet", "-p", "mesh-images", "--", "--profile", profile];
     cargo(&args, &["--out".as_ref(), out.as_os_str()])?;
     Ok(out)
 }
@@ -138,12 +169,5 @@ fn build_mesh() -> Result<PathBuf> {
 }
 
 fn cargo(args: &[&str], more: &[&std::ffi::OsStr]) -> Result<()> {
-    let status = Command::new(env!("CARGO"))
-        .args(args)
-        .args(more)
-        .current_dir(root())
-        .status()
-        .context("cannot start cargo")?;
-    ensure!(status.success(), "`cargo {}` failed ({status})", args.join(" "));
-    Ok(())
+    run::long(Command::new(env!("CARGO")).args(args).args(more).current_dir(root())).map(drop)
 }

@@ -259,14 +259,14 @@ fn remove_file(path: &Path) -> Result<()> {
 }
 
 impl Provider for Kind {
-    fn prepare(&self) -> Result<()> {
+    fn check(&self) -> Result<()> {
         self.engine()?;
         installed("kind", &["version"], "https://kind.sigs.k8s.io")?;
         installed("kubectl", &["version", "--client"], "https://kubernetes.io/docs/tasks/tools")
     }
 
     fn up(&self) -> Result<()> {
-        self.prepare()?;
+        self.check()?;
         provider::make_state(&self.state)?;
         let existing = self.existing()?;
         if let Some(name) = existing.iter().find(|name| !self.ours(name)) {
@@ -301,7 +301,7 @@ impl Provider for Kind {
     }
 
     fn status(&self) -> Result<Vec<String>> {
-        self.prepare()?;
+        self.check()?;
         let existing = self.existing()?;
         let state = |name: &str| match existing.contains(&name) {
             true => self.api_address(name).map(|api| format!("running, API {api} in containers")),
@@ -312,7 +312,7 @@ impl Provider for Kind {
 
     fn down(&self) -> Result<()> {
         self.stop_balancer()?;
-        self.prepare()?;
+        self.check()?;
         for name in self.existing()? {
             match self.ours(name) {
                 true => self.delete(name)?,

@@ -132,8 +132,6 @@ impl Local {
             .arg(&self.state)
             .args(["node", plan.name, "--kubernetes"])
             .arg(&binaries.kubernetes)
-            .arg("--coredns")
-            .arg(&binaries.coredns)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -171,10 +169,13 @@ impl Local {
 }
 
 impl Provider for Local {
-    fn prepare(&self) -> Result<()> {
+    fn check(&self) -> Result<()> {
         let _lock = self.lock()?;
         host::check(&self.state)?;
-        self.refuse_foreign()?;
+        self.refuse_foreign()
+    }
+
+    fn build(&self) -> Result<()> {
         host::binaries().map(drop)
     }
 
@@ -309,13 +310,8 @@ pub(crate) fn first_process() -> Result<()> {
 ///
 /// # Errors
 /// When one does not start.
-pub(crate) fn servers(
-    state: &Path,
-    cluster: &str,
-    kubernetes: PathBuf,
-    coredns: PathBuf,
-) -> Result<()> {
+pub(crate) fn servers(state: &Path, cluster: &str, kubernetes: PathBuf) -> Result<()> {
     let plan = Plan::of(cluster).with_context(|| format!("no cluster is called {cluster}"))?;
-    let binaries = Binaries { kubernetes, coredns, pause: PathBuf::new() };
+    let binaries = Binaries { kubernetes, pause: PathBuf::new() };
     node::run(&Files::of(plan, state), &binaries)
 }

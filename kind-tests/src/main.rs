@@ -85,8 +85,6 @@ enum Verb {
         #[arg(long)]
         kubernetes: PathBuf,
         #[arg(long)]
-        coredns: PathBuf,
-        #[arg(long)]
         servers: bool,
     },
 }
@@ -124,7 +122,12 @@ fn run_verb(cli: Cli) -> Result<()> {
     match cli.verb {
         Verb::ApiSuite { kubernetes, filter } => api_suite(&kubernetes, filter.as_deref()),
         Verb::Serve { kubernetes } => serve(&kubernetes),
-        Verb::Prepare(at) => at.provider(state).prepare(),
+        Verb::Prepare(at) => {
+            watch_signals()?;
+            let clusters = at.provider(state);
+            clusters.check()?;
+            clusters.build()
+        }
         Verb::Up(at) => {
             watch_signals()?;
             let clusters = at.provider(state);
@@ -148,9 +151,7 @@ fn run_verb(cli: Cli) -> Result<()> {
         }
         Verb::Balance => kind::Kind::new(state, None).balance(),
         Verb::Node { servers: false, .. } => local::first_process(),
-        Verb::Node { cluster, kubernetes, coredns, .. } => {
-            local::servers(&state, &cluster, kubernetes, coredns)
-        }
+        Verb::Node { cluster, kubernetes, .. } => local::servers(&state, &cluster, kubernetes),
     }
 }
 

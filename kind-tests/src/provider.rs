@@ -13,11 +13,19 @@ use std::{
 
 /// Two clusters named east and west that reach each other's LoadBalancer addresses and API servers.
 pub(crate) trait Provider: Sync {
-    /// Looks whether this machine can have the clusters, and builds what they are made of.
+    /// Looks whether this machine can have the clusters.
     ///
     /// # Errors
     /// With what is missing and the remedy.
-    fn prepare(&self) -> Result<()>;
+    fn check(&self) -> Result<()>;
+
+    /// Builds what the clusters are made of, if that was not done yet.
+    ///
+    /// # Errors
+    /// With what is missing and the remedy, or when the build fails.
+    fn build(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// Makes both clusters ready, or finds them so.
     ///

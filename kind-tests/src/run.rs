@@ -4,10 +4,12 @@
 //! when the user says so.
 //! May touch: child processes, the clock. Callers: everything here.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::{
     ffi::OsStr,
-    io::Write,
+    io::{Read, Write},
+    os::unix::process::CommandExt,
     process::{Command, Output, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
@@ -105,6 +107,39 @@ pub(crate) fn finish(command: &mut Command, input: Option<&str>) -> Result<Outpu
         std::thread::spawn(move || drop(pipe.write_all(text.as_bytes())));
     }
     child.wait_with_output().with_context(|| format!("cannot wait for {name}"))
+}
+
+/// Runs a program that takes minutes; what it prints is returned if its standard output is a pipe. A stop ends it with all
+/// that it has started.
+///
+/// # Errors
+/// When it cannot be started or fails, or after a stop.
+pub(crate) fn long(command: &mut Command) -> Result<String> {
+    go_on()?;
+    let line = shown(command);
+    let mut child = command
+        .stdin(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("cannot start `{line}`"))?;
+    let ended = loop {
+        match child.try_wait()? {
+            Some(status) => break status,
+            None if stopped() => {
+                // If it has just ended by itself, there is nobody to tell.
+                let _ = kill_process_group(Pid::from_child(&child), Signal::TERM);
+                child.wait()?;
+                go_on()?;
+            }
+            None => std::thread::sleep(LOOK_EVERY),
+        }
+    };
+    ensure!(ended.success(), "`{line}` failed ({ended})");
+    let mut printed = String::new();
+    if let Some(mut pipe) = child.stdout.take() {
+        pipe.read_to_string(&mut printed)?;
+    }
+    Ok(printed)
 }
 
 /// A command line as a person would type it.

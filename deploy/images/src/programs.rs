@@ -64,7 +64,7 @@ fn apart(root: &Path, target: &Path, profile: &str) -> Result<PathBuf> {
     let flags = format!("target.{triple}.rustflags=[\"-C\",\"target-feature=+crt-static\"]");
     let strip = format!("profile.{profile}.strip=\"symbols\"");
     let mut cargo = cargo(root, &["build", "--profile", profile, "--target", &triple]);
-    cargo.args(["--config", &flags, "--config", &strip]);
+    cargo.args(["--features", "mesh-proxy/jemalloc", "--config", &flags, "--config", &strip]);
     run(cargo.arg("--target-dir").arg(target))?;
     Ok(target.join(triple).join(profile))
 }

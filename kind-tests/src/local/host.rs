@@ -10,7 +10,7 @@ use std::{
     fs,
     net::Ipv4Addr,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 /// Where Debian puts CNI plugins.
@@ -32,10 +32,8 @@ const DISK: u64 = 3_000;
 /// The programs that are built from their Go modules.
 #[derive(Clone, Debug)]
 pub(crate) struct Binaries {
-    /// All of Kubernetes, kubectl included.
+    /// All of Kubernetes, kubectl and CoreDNS included.
     pub(crate) kubernetes: PathBuf,
-    /// CoreDNS.
-    pub(crate) coredns: PathBuf,
     /// What holds a Pod's namespaces.
     pub(crate) pause: PathBuf,
 }
@@ -45,7 +43,7 @@ pub(crate) struct Binaries {
 /// # Errors
 /// When Go is missing or too old, or the build fails.
 pub(crate) fn binaries() -> Result<Binaries> {
-    Ok(Binaries { kubernetes: built("k8s")?, coredns: built("coredns")?, pause: built("pause")? })
+    Ok(Binaries { kubernetes: built("k8s")?, pause: built("pause")? })
 }
 
 /// The binary that a folder's build script makes; its progress goes to standard error.
@@ -54,12 +52,8 @@ pub(crate) fn binaries() -> Result<Binaries> {
 /// When the script fails.
 pub(crate) fn built(folder: &str) -> Result<PathBuf> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join("build.sh");
-    let done = Command::new(&script)
-        .stderr(std::process::Stdio::inherit())
-        .output()
-        .with_context(|| format!("cannot start {}", script.display()))?;
-    ensure!(done.status.success(), "{} failed ({})", script.display(), done.status);
-    Ok(PathBuf::from(String::from_utf8(done.stdout)?.trim()))
+    let path = run::long(Command::new(&script).stdout(Stdio::piped()))?;
+    Ok(PathBuf::from(path.trim()))
 }
 
 /// Everything that can be known before anything is made.

@@ -106,7 +106,6 @@ impl Servers<'_> {
             File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
         let mut command = match component.name {
             "containerd" => Command::new("containerd"),
-            "coredns" => Command::new(&self.binaries.coredns),
             name => {
                 let mut command = Command::new(&self.binaries.kubernetes);
                 command.arg(name);
