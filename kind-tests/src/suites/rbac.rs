@@ -15,11 +15,15 @@ use crate::{
 };
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 /// Longest until a component says what it misses: its restart, and a retry of what it does seldom.
 const NAMED_WITHIN: Duration = Duration::from_secs(40);
 const READY_WITHIN: Duration = Duration::from_secs(5);
+const ANOTHER_POD: Duration = Duration::from_secs(5);
 
 /// Rights of which nothing of ours tells, and why they are given.
 const SILENT: [&str; 5] = ["pods", "replicasets", "jobs", "endpointslices", "servers"];
@@ -136,12 +140,17 @@ impl Lane<'_> {
         let lesser = right.lesser_role().to_string();
         run::output_of(&mut cluster.command(&["replace", "-f", "-"]), &lesser)?;
         let seen = self.restart().and_then(|old| {
-            self.new_pod(number)?;
             let mut exported = true;
+            let (mut pods, mut next_pod) = (0, Instant::now());
             run::until("something names the right", NAMED_WITHIN, || {
                 if self.namespace == MULTICLUSTER {
                     exported = !exported;
                     export(stage, exported)?;
+                }
+                // One may pass the webhook by, as it does while no injector is ready.
+                if Instant::now() >= next_pod {
+                    self.new_pod(&format!("{number}-{pods}"))?;
+                    (pods, next_pod) = (pods + 1, Instant::now() + ANOTHER_POD);
                 }
                 let said = self.said(stage, right, &old)?;
                 let found = said.lines().any(|line| right.is_named_by(line));
@@ -159,7 +168,9 @@ impl Lane<'_> {
     /// Deletes the component's Pods and gives their names.
     fn restart(&self) -> Result<Vec<String>> {
         let old = self.pods()?;
-        let mut args = vec!["delete", "pod", "-n", self.namespace, "--wait=false"];
+        // One of them may go by itself: the restart before this one ends it.
+        let mut args =
+            vec!["delete", "pod", "-n", self.namespace, "--wait=false", "--ignore-not-found"];
         args.extend(old.iter().map(String::as_str));
         self.at.run(&args)?;
         Ok(old)
@@ -198,7 +209,7 @@ impl Lane<'_> {
     }
 
     /// A new meshed Pod where the component is: admission, a certificate, Events.
-    fn new_pod(&self, number: usize) -> Result<()> {
+    fn new_pod(&self, number: &str) -> Result<()> {
         if !["linkerd-identity", "linkerd-proxy-injector"].contains(&self.deployment) {
             return Ok(());
         }

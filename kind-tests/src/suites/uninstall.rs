@@ -21,7 +21,13 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
 }
 
 fn take(stage: &Stage<'_>, cluster: &Kubectl) -> Result<()> {
-    cluster.line(&format!("delete namespace {DEMO} plain --ignore-not-found"))?;
+    // A namespace that had Pods goes 16 s after them: meanwhile there is other work.
+    cluster.line(&format!("delete namespace {DEMO} plain --ignore-not-found --wait=false"))?;
+    run::until("the applications go", SOON, || {
+        let pods = cluster.line(&format!("get pods -n {DEMO} -o name"))?;
+        ensure!(pods.is_empty(), "in {} there are still: {pods}", cluster.context);
+        Ok(())
+    })?;
     if cluster.context == stage.west.context {
         delete(stage, cluster, "multicluster unlink --cluster-name east")?;
     }
@@ -46,10 +52,15 @@ fn left(cluster: &Kubectl) -> Result<Vec<String>> {
     let kinds = cluster.line("api-resources --verbs=list -o name")?;
     // Events are history; they go by themselves.
     let kinds: Vec<&str> = kinds.lines().filter(|k| !k.starts_with("events")).collect();
+    let applications = [format!("namespace/{DEMO}"), "namespace/plain".to_owned()];
     let all = cluster.run(&["get", &kinds.join(","), "-A", "-o", "name"])?;
     Ok(all
         .lines()
-        .filter(|name| name.contains("linkerd") || name.contains("service-mirror"))
+        .filter(|name| {
+            name.contains("linkerd")
+                || name.contains("service-mirror")
+                || applications.iter().any(|a| a == name)
+        })
         .map(str::to_owned)
         .collect())
 }
