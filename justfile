@@ -65,4 +65,4 @@ target := env("CARGO_TARGET_DIR", "target")
 
 [private]
 bench-build:
-    cargo build --profile image --features mesh-proxy/jemalloc -p mesh-proxy -p mesh-bench
+    cargo build --profile image -p mesh-proxy -p mesh-bench
