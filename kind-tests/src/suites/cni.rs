@@ -39,6 +39,10 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
     meshed(stage, "linkerd-network-validator")?;
 
     install::apply(stage, west)?;
+    // A Pod that starts while the plugin goes is the plugin's still, which has no rights any more.
+    for name in ["identity", "destination", "proxy-injector"] {
+        west.rolled_out("linkerd", &format!("deploy/linkerd-{name}"), SOON)?;
+    }
     let manifests = stage.mesh(west, &line)?;
     run::output_of(&mut west.command(&["delete", "--ignore-not-found", "-f", "-"]), &manifests)?;
     run::until("the node is as before", SOON, || {
