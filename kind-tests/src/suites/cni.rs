@@ -40,9 +40,7 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
 
     install::apply(stage, west)?;
     // A Pod that starts while the plugin goes is the plugin's still, which has no rights any more.
-    for name in ["identity", "destination", "proxy-injector"] {
-        west.rolled_out("linkerd", &format!("deploy/linkerd-{name}"), SOON)?;
-    }
+    install::rolled_out(west, SOON)?;
     let manifests = stage.mesh(west, &line)?;
     run::output_of(&mut west.command(&["delete", "--ignore-not-found", "-f", "-"]), &manifests)?;
     run::until("the node is as before", SOON, || {

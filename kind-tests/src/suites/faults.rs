@@ -160,9 +160,7 @@ fn foreign_anchors(stage: &Stage<'_>) -> Result<()> {
     install::make_ca_in(stage, "foreign/")?;
     let rooted = |folder: &str| -> Result<()> {
         install::apply_with(stage, &stage.east, folder)?;
-        for name in ["identity", "destination", "proxy-injector"] {
-            stage.east.rolled_out("linkerd", &format!("deploy/linkerd-{name}"), SOON)?;
-        }
+        install::rolled_out(&stage.east, SOON)?;
         stage.mesh_apply(&stage.east, "multicluster install")?;
         stage.east.rolled_out(MULTICLUSTER, "deploy/linkerd-gateway", SOON)
     };

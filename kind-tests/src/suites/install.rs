@@ -8,7 +8,7 @@ use crate::{
     stage::{SOON, Stage},
 };
 use anyhow::{Context, Result, ensure};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Longest time from `mesh install` to a green check, with images present, on a quiet machine.
 const GOAL_SECONDS: f64 = 12.0;
@@ -38,6 +38,15 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// The parts of the control plane: Deployments in `linkerd`.
+pub(super) const DEPLOYMENTS: [&str; 3] =
+    ["deploy/linkerd-identity", "deploy/linkerd-destination", "deploy/linkerd-proxy-injector"];
+
+/// Waits until each part of the control plane runs in its newest version.
+pub(super) fn rolled_out(cluster: &Kubectl, limit: Duration) -> Result<()> {
+    DEPLOYMENTS.iter().try_for_each(|name| cluster.rolled_out("linkerd", name, limit))
 }
 
 /// Applies what `install` prints with default values and this cluster's certificates.

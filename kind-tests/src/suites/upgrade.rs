@@ -16,7 +16,6 @@ use crate::{
 use anyhow::{Result, ensure};
 use std::time::Duration;
 
-const DEPLOYMENTS: [&str; 3] = ["identity", "destination", "proxy-injector"];
 /// One node carries three replicas of everything.
 const HA: &str = "upgrade --ha --set enablePodAntiAffinity=false";
 /// Three Deployments of three Pods, one after the other.
@@ -49,9 +48,8 @@ pub(super) fn run(stage: &Stage<'_>) -> Result<()> {
 /// Everything runs in its newest version, `check` is green, and traffic passes.
 fn well(stage: &Stage<'_>, replicas: u64) -> Result<()> {
     let west = &stage.west;
-    for name in DEPLOYMENTS {
-        let name = format!("deploy/linkerd-{name}");
-        west.rolled_out("linkerd", &name, HA_WITHIN)?;
+    install::rolled_out(west, HA_WITHIN)?;
+    for name in install::DEPLOYMENTS {
         let deployment = west.get(&format!("{name} -n linkerd"))?;
         let ready = deployment["status"]["readyReplicas"].as_u64();
         ensure!(ready == Some(replicas), "{name} has {ready:?} ready Pods, {replicas} are meant");
